@@ -1,0 +1,220 @@
+//! The language that a VMM process is commanded in.
+//!
+//! One `SOCK_SEQPACKET` socket, inherited as the VMM's standard input, carries [`Request`]s with their file
+//! descriptors one way and exactly one [`Reply`] per request, in order, the other way. Requests may be pipelined:
+//! a caller that wants to connect to the guest's agent sends [`Request::Restore`] and [`Request::Connect`] back to
+//! back. The VMM never opens a path: whatever it needs arrives here.
+#![forbid(unsafe_code)]
+
+mod socket;
+
+pub use socket::{ControlError, ControlSocket, Packet};
+
+use serde::{Deserialize, Serialize};
+
+/// Largest encoded message, in bytes. A layer disk of 250 extents encodes to about 4 KiB.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// Most descriptors in one message (`SCM_MAX_FD`, `unix(7)`).
+pub const MAX_FDS: usize = 253;
+
+/// The guest's context id on its virtual socket.
+pub const GUEST_CID: u64 = 3;
+/// Port on which the agent serves ttrpc.
+pub const AGENT_PORT: u32 = 1024;
+/// Port on which the agent accepts stdio streams.
+pub const STREAM_PORT: u32 = 1025;
+/// Host port that the agent tries to connect to, once, when it listens ("knock"). The device refuses it and from
+/// then on delivers connections to the guest.
+pub const READY_PORT: u32 = 1024;
+
+/// Exit codes of the VMM process.
+pub mod exit_code {
+    /// Told to stop, or the control socket was closed.
+    pub const STOPPED: i32 = 0;
+    /// The guest powered off, reset or halted.
+    pub const GUEST_GONE: i32 = 10;
+    /// The guest could not be run any further (triple fault, KVM error).
+    pub const GUEST_CRASHED: i32 = 11;
+    /// The VM could not be started; the reply said why.
+    pub const START_FAILED: i32 = 12;
+    /// A fault of the VMM itself.
+    pub const INTERNAL: i32 = 13;
+}
+
+/// Position of a descriptor among those that arrived with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fd(pub u8);
+
+/// Size of a virtual machine. Part of the machine key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Shape {
+    /// Guest memory in bytes; a multiple of 2 MiB, at least 64 MiB.
+    pub memory_bytes: u64,
+    /// Virtual CPUs, 1 to 64.
+    pub vcpus: u8,
+}
+
+/// One squashfs file on the layer disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// The file, opened read-only.
+    pub file: Fd,
+    /// Its length in bytes. On the disk it is padded with zeros to a multiple of 4096.
+    pub length: u64,
+}
+
+/// A writable raw disk image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upper {
+    /// The image, opened read-write.
+    pub file: Fd,
+    /// Capacity in bytes, a multiple of 512.
+    pub length: u64,
+}
+
+/// What stands behind the two block devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disks {
+    /// The layer disk's extents in order; empty leaves a disk of one zeroed sector.
+    pub layers: Vec<Extent>,
+    /// The upper disk; `None` leaves a disk of one zeroed sector.
+    pub upper: Option<Upper>,
+}
+
+/// Descriptors that every start needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// `/dev/kvm`.
+    pub kvm: Fd,
+    /// Where the guest's serial console is written (append).
+    pub console: Fd,
+    /// Network namespace to enter before anything else.
+    pub network_namespace: Option<Fd>,
+}
+
+/// Boots a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Host descriptors.
+    pub host: Host,
+    /// Size of the machine.
+    pub shape: Shape,
+    /// ELF `vmlinux`.
+    pub kernel: Fd,
+    /// Initial ramdisk holding the agent as `/init`.
+    pub initrd: Fd,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// Disks.
+    pub disks: Disks,
+}
+
+/// Restores a bake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restore {
+    /// Host descriptors.
+    pub host: Host,
+    /// Size of the machine, as the bake's manifest states it.
+    pub shape: Shape,
+    /// The bake's `state` file (read-only).
+    pub state: Fd,
+    /// The bake's `memory` file (read-only), mapped privately.
+    pub memory: Fd,
+    /// Where the pages of `memory` belong.
+    pub extents: Vec<MemoryExtent>,
+    /// Disks.
+    pub disks: Disks,
+}
+
+/// A run of guest pages (4096 bytes each) and its place in a memory file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryExtent {
+    /// First guest page number (guest physical address / 4096).
+    pub guest_page: u64,
+    /// First page in the file.
+    pub file_page: u64,
+    /// Number of pages.
+    pub pages: u64,
+}
+
+/// What the VMM can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Start by booting. Only as the first request.
+    Boot(Boot),
+    /// Start by restoring. Only as the first request.
+    Restore(Restore),
+    /// Connect the attached stream socket to a port of the guest. Replied at once; a refusal shows as end of file.
+    Connect {
+        /// The guest's port.
+        port: u32,
+        /// Our end of a `SOCK_STREAM` socket pair.
+        stream: Fd,
+    },
+    /// Pause for good and write device state and memory to the attached files; the VM does not run again.
+    Capture {
+        /// Receives the state, empty on entry, writable.
+        state: Fd,
+        /// Receives the packed non-zero pages, empty on entry, writable.
+        memory: Fd,
+    },
+    /// Destroy the VM and exit.
+    Shutdown,
+}
+
+/// Time spent in each phase of a start, in microseconds since the VMM process began (`CLOCK_MONOTONIC`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeline {
+    /// The request was decoded and its files checked.
+    pub opened_us: u64,
+    /// Guest memory was mapped.
+    pub mapped_us: u64,
+    /// Devices, interrupt lines and vCPU state were in place.
+    pub wired_us: u64,
+    /// The first vCPU was let go.
+    pub running_us: u64,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The VM runs.
+    Running(Timeline),
+    /// A connection attempt is under way.
+    Connecting,
+    /// The bake's two files are complete (not yet synced).
+    Captured {
+        /// Where the pages of the memory file belong, ordered by guest page.
+        extents: Vec<MemoryExtent>,
+        /// Size of the state file in bytes.
+        state_bytes: u64,
+    },
+    /// The VMM is about to exit.
+    Stopping,
+    /// The request failed.
+    Failed(Failure),
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What kind of fault it is, so that a caller can decide without reading the text.
+    pub kind: FailureKind,
+    /// The chain of causes, outermost first, joined by `: `.
+    pub message: String,
+}
+
+/// Kinds of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// The request makes no sense in this state or is malformed.
+    Invalid,
+    /// `/dev/kvm` lacks something that is needed, or refused.
+    Kvm,
+    /// The bake's state doesn't decode or doesn't fit this machine: boot cold instead.
+    BadBake,
+    /// The kernel or initial ramdisk can't be loaded.
+    BadKernel,
+    /// Input or output failed (a full disk, say).
+    Io,
+}
