@@ -140,6 +140,11 @@ pub struct MemoryExtent {
 /// What the VMM can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// Say what restored guests depend on here. Creates no VM; may be asked in any state.
+    Describe {
+        /// `/dev/kvm`.
+        kvm: Fd,
+    },
     /// Start by booting. Only as the first request.
     Boot(Boot),
     /// Start by restoring. Only as the first request.
@@ -162,6 +167,27 @@ pub enum Request {
     Shutdown,
 }
 
+/// What a captured guest depends on and only the VMM can tell. Part of the machine key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineFacts {
+    /// CPU vendor as CPUID spells it, for example `AuthenticAMD`.
+    pub vendor: String,
+    /// CPU family (extended family added).
+    pub family: u32,
+    /// CPU model (extended model added).
+    pub model: u32,
+    /// CPU stepping.
+    pub stepping: u32,
+    /// SHA-256 over the CPUID and MSR template that guests are given.
+    pub cpuid_hash: [u8; 32],
+    /// Frequency of the guest's time stamp counter in kHz.
+    pub tsc_khz: u32,
+    /// `KVM_GET_API_VERSION`.
+    pub kvm_api_version: u32,
+    /// Version of the device layout (slots, addresses, interrupts, state).
+    pub device_layout: u32,
+}
+
 /// Time spent in each phase of a start, in microseconds since the VMM process began (`CLOCK_MONOTONIC`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeline {
@@ -178,6 +204,8 @@ pub struct Timeline {
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
+    /// What this machine and this VMM are.
+    Described(MachineFacts),
     /// The VM runs.
     Running(Timeline),
     /// A connection attempt is under way.
