@@ -122,7 +122,10 @@ main() {
         mkdir -p "$cache"
         exec 9> "$cache/kernel.lock"
         flock 9
+        # Nobody else builds while we hold the lock: what is there was left by a killed build.
+        rm -rf "$cache"/kernel-build.*
     fi
+    # Another build may have made it while we waited.
     if [ ! -f "$out/vmlinux" ]; then
         work=$(mktemp -d "$cache/kernel-build.XXXXXX")
         trap 'rm -rf "$work"' EXIT
@@ -134,9 +137,11 @@ main() {
         collect "$work/out" "$package $version"
         rm -rf "$out"
         mv -T "$work/out" "$out"
+        rm -f "$cache/kernel-$key.log"
         say "built in ${SECONDS} s"
     fi
     echo "$out/vmlinux"
 }
 
 main
+exit
