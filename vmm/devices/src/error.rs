@@ -15,7 +15,9 @@ pub enum DeviceError {
         source: io::Error,
     },
     /// A file behind a disk can't be used as stated.
-    #[error("file {index} of disk `{disk}` holds {actual} bytes, but {stated} were stated (a multiple of 512 is needed)")]
+    #[error(
+        "file {index} of disk `{disk}` holds {actual} bytes, but {stated} were stated (a multiple of 512 is needed)"
+    )]
     Backing {
         /// Serial number of the disk.
         disk: &'static str,

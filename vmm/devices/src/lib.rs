@@ -1,11 +1,27 @@
-//! The devices of a VM.
+//! The devices of a VM: two disks, a socket device and an entropy source behind virtio-mmio, and a serial console.
+//!
+//! The crate knows neither KVM nor bakes. vCPU threads bring register accesses ([`DeviceSet::mmio_read`] and
+//! [`DeviceSet::mmio_write`]); queue notifications and interrupts are eventfds; guest memory is
+//! [`GuestRam`]. A reader follows a request from `transport` (the register file) through `ring` (taking it from a
+//! queue) to the device's folder, and back through `ring` and its interrupt.
+//!
+//! Whatever a guest writes to a register, a queue or its memory, and whatever a saved state says, is untrusted: it
+//! is checked where it is read, takes bounded time and memory, and can't make the process panic.
 #![deny(unsafe_code)]
 
 pub mod layout;
 
+mod block;
 mod console;
 mod error;
+mod poll;
+mod ring;
+mod rng;
 mod set;
+mod sys;
+mod transport;
+mod vsock;
+mod worker;
 
 pub use console::{Console, ConsoleState};
 pub use error::DeviceError;

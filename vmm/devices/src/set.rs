@@ -1,68 +1,208 @@
-//! All devices of a VM (skeleton).
-use crate::{DeviceError, GuestRam};
-use serde::{Deserialize, Serialize};
+//! All devices of a VM, in the fixed slots of [`crate::layout`].
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::block::{Block, BlockState, Disk, Role};
+use crate::layout::{LAYERS_SLOT, MMIO_BASE, SLOT_BYTES, SLOTS, UPPER_SLOT, slot_address, slot_gsi};
+use crate::poll::Poll;
+use crate::rng::Rng;
+use crate::transport::{Device, Slot, SlotState};
+use crate::vsock::{Vsock, VsockState};
+use crate::worker::Worker;
+use crate::{DeviceError, GuestRam};
+
+/// Offset of the register that queue notifications are written to (virtio 1.3 §4.2.2, QueueNotify).
+const QUEUE_NOTIFY: u64 = virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
 
 /// What stands behind the two disks.
 #[derive(Debug, Default)]
 pub struct Backings {
-    /// Files of the layer disk in order, each with its length in bytes; opened for reading.
+    /// Files of the layer disk in order, each with its length in bytes (a multiple of 512); opened for reading. On
+    /// the disk each is padded with zeros to a multiple of 4096. None leaves a disk of one zeroed sector.
     pub layers: Vec<(File, u64)>,
-    /// Image of the upper disk and its capacity in bytes; opened for reading and writing.
+    /// Image of the upper disk and its capacity in bytes (a multiple of 512); opened for reading and writing. `None`
+    /// leaves a disk of one zeroed sector.
     pub upper: Option<(File, u64)>,
 }
 
 /// Saved state of all devices. Untrusted until [`DeviceSet::restore`] accepted it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceSetState {}
+pub struct DeviceSetState {
+    /// By slot.
+    slots: Vec<SlotState>,
+    layers: BlockState,
+    upper: BlockState,
+    vsock: VsockState,
+}
 
-/// The fixed four slots of [`crate::layout`].
+/// The devices, their register pages and the threads that serve them.
+///
+/// A set starts out at rest. [`Self::start`] lets the workers touch guest memory, [`Self::quiesce`] ends that.
+/// Dropping it quiesces it.
 #[derive(Debug)]
-pub struct DeviceSet {}
+pub struct DeviceSet {
+    slots: [Slot; SLOTS],
+    layers: Arc<Block>,
+    upper: Arc<Block>,
+    vsock: Arc<Vsock>,
+    workers: [Worker; 3],
+}
+
+/// The devices themselves, before they are put into slots.
+struct Devices {
+    layers: Arc<Block>,
+    upper: Arc<Block>,
+    vsock: Arc<Vsock>,
+    rng: Arc<Rng>,
+    workers: [Worker; 3],
+}
+
+impl Devices {
+    /// The disks have a worker each, as files can keep them waiting. The other two never wait and share one.
+    fn new(
+        ram: GuestRam,
+        backings: Backings,
+        vsock: impl FnOnce(GuestRam, Poll) -> Result<Vsock, DeviceError>,
+    ) -> Result<Self, DeviceError> {
+        let (layers_poll, upper_poll, shared_poll) = (Poll::new()?, Poll::new()?, Poll::new()?);
+        let layers_disk = Disk::layers(backings.layers, Role::Layers.serial())?;
+        let upper_disk = match backings.upper {
+            Some((file, bytes)) => Disk::image(file, bytes, Role::Upper.serial())?,
+            None => Disk::empty(),
+        };
+        let layers = Arc::new(Block::new(Role::Layers, layers_disk, ram.clone(), &layers_poll)?);
+        let upper = Arc::new(Block::new(Role::Upper, upper_disk, ram.clone(), &upper_poll)?);
+        let vsock = Arc::new(vsock(ram.clone(), shared_poll.clone())?);
+        let rng = Arc::new(Rng::new(ram, &shared_poll.next())?);
+        let workers = [
+            Worker::new("layers", layers_poll, vec![layers.clone()])?,
+            Worker::new("upper", upper_poll, vec![upper.clone()])?,
+            Worker::new("vsock", shared_poll, vec![vsock.clone(), rng.clone()])?,
+        ];
+        Ok(Self { layers, upper, vsock, rng, workers })
+    }
+
+    /// By slot.
+    fn in_order(&self) -> [Arc<dyn Device>; SLOTS] {
+        [self.layers.clone(), self.upper.clone(), self.vsock.clone(), self.rng.clone()]
+    }
+}
 
 impl DeviceSet {
     /// Devices as a guest finds them when it boots.
-    pub fn new(_ram: GuestRam, _backings: Backings) -> Result<Self, DeviceError> {
-        Ok(Self {})
+    pub fn new(ram: GuestRam, backings: Backings) -> Result<Self, DeviceError> {
+        let devices = Devices::new(ram, backings, Vsock::new)?;
+        let slots = devices.in_order().map(Slot::new);
+        Ok(Self::assemble(slots, devices))
     }
-    /// Devices as a captured guest left them, with other files behind the disks.
-    pub fn restore(_state: DeviceSetState, _ram: GuestRam, _backings: Backings) -> Result<Self, DeviceError> {
-        Ok(Self {})
+
+    /// Devices as a captured guest left them, with other files behind the disks. The guest learns of new capacities
+    /// by an interrupt once it runs. Connections are passed on to it at once, as it listened when it was captured.
+    pub fn restore(state: DeviceSetState, ram: GuestRam, backings: Backings) -> Result<Self, DeviceError> {
+        let devices = Devices::new(ram, backings, |ram, poll| Vsock::restore(state.vsock, ram, poll))?;
+        let saved = <&[SlotState; SLOTS]>::try_from(state.slots.as_slice()).map_err(|_| DeviceError::State {
+            device: "the device set",
+            reason: "it has a different number of slots",
+        })?;
+        let [a, b, c, d] = devices.in_order();
+        let slots = [
+            Slot::restore(a, &saved[0])?,
+            Slot::restore(b, &saved[1])?,
+            Slot::restore(c, &saved[2])?,
+            Slot::restore(d, &saved[3])?,
+        ];
+        if devices.layers.changed_since(state.layers) {
+            slots[LAYERS_SLOT].note_config_change();
+        }
+        if devices.upper.changed_since(state.upper) {
+            slots[UPPER_SLOT].note_config_change();
+        }
+        Ok(Self::assemble(slots, devices))
     }
-    /// Lets the workers process queues.
+
+    fn assemble(slots: [Slot; SLOTS], devices: Devices) -> Self {
+        let Devices { layers, upper, vsock, workers, .. } = devices;
+        Self { slots, layers, upper, vsock, workers }
+    }
+
+    /// Lets the workers process queues; they look at once at what the queues hold. Interrupts that a captured guest
+    /// hasn't acknowledged are raised again.
     pub fn start(&self) -> Result<(), DeviceError> {
-        Ok(())
+        self.vsock.set_running(true);
+        for slot in &self.slots {
+            slot.device().rings().interrupt.raise_pending();
+        }
+        self.workers.iter().try_for_each(Worker::start)
     }
-    /// A vCPU reads `data.len()` bytes at a guest physical address.
-    pub fn mmio_read(&self, _address: u64, data: &mut [u8]) {
-        data.fill(0);
+
+    /// A vCPU reads `data.len()` bytes at a guest physical address. What doesn't exist reads as zeros.
+    pub fn mmio_read(&self, address: u64, data: &mut [u8]) {
+        match self.slot_at(address) {
+            Some((slot, offset)) => slot.read(offset, data),
+            None => data.fill(0),
+        }
     }
-    /// A vCPU writes at a guest physical address.
-    pub fn mmio_write(&self, _address: u64, _data: &[u8]) {}
+
+    /// A vCPU writes at a guest physical address. What doesn't exist is ignored.
+    pub fn mmio_write(&self, address: u64, data: &[u8]) {
+        if let Some((slot, offset)) = self.slot_at(address) {
+            slot.write(offset, data);
+        }
+    }
+
     /// Interrupt lines: GSI and the event that raises it (edge).
     pub fn interrupts(&self) -> impl Iterator<Item = (u32, &EventFd)> {
-        std::iter::empty()
+        self.slots.iter().enumerate().map(|(slot, page)| (slot_gsi(slot), page.device().rings().interrupt.event()))
     }
-    /// Queue notifications: address of the 4-byte register, value that selects the event, the event.
+
+    /// Queue notifications: address of the 4-byte register, value that selects the event, the event. A notification
+    /// may also come through [`Self::mmio_write`].
     pub fn notifiers(&self) -> impl Iterator<Item = (u64, u32, &EventFd)> {
-        std::iter::empty()
+        self.slots.iter().enumerate().flat_map(|(slot, page)| {
+            let address = slot_address(slot) + QUEUE_NOTIFY;
+            (0..).zip(page.device().rings().notifiers()).map(move |(queue, event)| (address, queue, event))
+        })
     }
+
     /// Connects a stream socket to a port of the guest. A refusal shows as end of file on the stream.
-    pub fn connect(&self, _port: u32, _stream: OwnedFd) -> Result<(), DeviceError> {
-        Ok(())
+    pub fn connect(&self, port: u32, stream: OwnedFd) -> Result<(), DeviceError> {
+        self.vsock.connect(port, stream)
     }
-    /// Connections to the guest that exist or are being made.
+
+    /// Connections to the guest that exist or are being made. One that the host closed counts until the guest has
+    /// agreed, for which it has to run.
     pub fn open_connections(&self) -> usize {
-        0
+        self.vsock.open_connections()
     }
-    /// Stops the workers; requests that a worker took are completed.
+
+    /// Stops the workers; requests that a worker took are completed. [`Self::start`] undoes it.
     pub fn quiesce(&self) -> Result<(), DeviceError> {
+        self.workers.iter().for_each(Worker::stop);
+        self.vsock.set_running(false);
         Ok(())
     }
-    /// The state of all devices, only after [`Self::quiesce`].
+
+    /// The state of all devices, only after [`Self::quiesce`] and with no connection open.
     pub fn save(&self) -> Result<DeviceSetState, DeviceError> {
-        Ok(DeviceSetState {})
+        if self.workers.iter().any(Worker::is_running) {
+            return Err(DeviceError::Running);
+        }
+        Ok(DeviceSetState {
+            slots: self.slots.iter().map(Slot::save).collect(),
+            layers: self.layers.save(),
+            upper: self.upper.save(),
+            vsock: self.vsock.save()?,
+        })
+    }
+
+    fn slot_at(&self, address: u64) -> Option<(&Slot, u64)> {
+        let offset = address.checked_sub(MMIO_BASE)?;
+        let slot = usize::try_from(offset / SLOT_BYTES).ok()?;
+        Some((self.slots.get(slot)?, offset % SLOT_BYTES))
     }
 }

@@ -1,0 +1,231 @@
+//! virtio-mmio, version 2 (virtio 1.3 §4.2): one register page per device.
+//!
+//! The register file belongs to the vCPU threads. It hands the queues to the device's worker when the driver sets
+//! `DRIVER_OK` and takes them back on a reset; in between no write reaches their configuration.
+
+mod registers;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
+use virtio_bindings::virtio_mmio as reg;
+use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
+use virtio_queue::QueueT;
+
+pub(crate) use state::SlotState;
+
+use crate::ring::Rings;
+use registers::{Registers, Transition};
+
+/// "virt" (§4.2.2).
+const MAGIC: u32 = 0x7472_6976;
+const VERSION: u32 = 2;
+/// Our vendor id: "smvm".
+const VENDOR: u32 = 0x6d76_6d73;
+/// What a length or address of shared memory reads as where there is none (§4.2.2).
+const NO_SHARED_MEMORY: u32 = u32::MAX;
+/// First byte of the device's configuration space.
+const CONFIG: u64 = reg::VIRTIO_MMIO_CONFIG as u64;
+
+/// What a kind of device is, the same for all its instances.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    /// For messages.
+    pub(crate) name: &'static str,
+    /// Virtio device id (§5).
+    pub(crate) device_id: u32,
+    /// Features offered.
+    pub(crate) features: u64,
+    /// Largest size of each queue.
+    pub(crate) queues: &'static [u16],
+}
+
+/// A device as its register file sees it.
+pub(crate) trait Device: Send + Sync + fmt::Debug {
+    /// What kind of device it is.
+    fn identity(&self) -> Identity;
+    /// Its queues and interrupt line.
+    fn rings(&self) -> &Rings;
+    /// Its configuration space. No device here has one that the driver can write.
+    fn config(&self) -> &[u8];
+    /// The driver reset the device; its queues are already withdrawn.
+    fn reset(&self);
+}
+
+/// One register page.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    device: Arc<dyn Device>,
+    registers: Mutex<Registers>,
+}
+
+impl Slot {
+    /// A slot in its reset state.
+    pub(crate) fn new(device: Arc<dyn Device>) -> Self {
+        Self { device, registers: Mutex::default() }
+    }
+
+    /// The device in the slot.
+    pub(crate) fn device(&self) -> &dyn Device {
+        &*self.device
+    }
+
+    /// Tells the driver, once it runs, that the configuration space is not what it has read.
+    pub(crate) fn note_config_change(&self) {
+        let mut registers = self.registers();
+        registers.config_generation = registers.config_generation.wrapping_add(1);
+        self.device.rings().interrupt.note_config();
+    }
+
+    /// Reads at an offset into the page. Registers are 4 bytes wide and read as zero in any other way.
+    pub(crate) fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0);
+        if let Some(at) = offset.checked_sub(CONFIG) {
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            let source = self.device.config().get(at..).unwrap_or_default();
+            for (target, value) in data.iter_mut().zip(source) {
+                *target = *value;
+            }
+        } else if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
+            *word = self.read_register(offset).to_le_bytes();
+        }
+    }
+
+    /// Writes at an offset into the page. Anything but 4 bytes is ignored, and so is the configuration space.
+    pub(crate) fn write(&self, offset: u64, data: &[u8]) {
+        if let (Ok(word), true) = (<[u8; 4]>::try_from(data), offset < CONFIG) {
+            self.write_register(offset, u32::from_le_bytes(word));
+        }
+    }
+
+    fn registers(&self) -> MutexGuard<'_, Registers> {
+        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_register(&self, offset: u64) -> u32 {
+        let identity = self.device.identity();
+        let interrupt = &self.device.rings().interrupt;
+        match register(offset) {
+            reg::VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
+            reg::VIRTIO_MMIO_VERSION => VERSION,
+            reg::VIRTIO_MMIO_DEVICE_ID => identity.device_id,
+            reg::VIRTIO_MMIO_VENDOR_ID => VENDOR,
+            reg::VIRTIO_MMIO_DEVICE_FEATURES => self.registers().read_device_features(identity.features),
+            reg::VIRTIO_MMIO_QUEUE_NUM_MAX => {
+                self.queue_index().and_then(|queue| identity.queues.get(queue)).copied().map_or(0, u32::from)
+            }
+            reg::VIRTIO_MMIO_QUEUE_READY => self.queue_ready().into(),
+            reg::VIRTIO_MMIO_INTERRUPT_STATUS => interrupt.status(),
+            reg::VIRTIO_MMIO_STATUS => {
+                let failed = if interrupt.needs_reset() { VIRTIO_CONFIG_S_NEEDS_RESET } else { 0 };
+                self.registers().status | failed
+            }
+            reg::VIRTIO_MMIO_CONFIG_GENERATION => self.registers().config_generation,
+            reg::VIRTIO_MMIO_SHM_LEN_LOW
+            | reg::VIRTIO_MMIO_SHM_LEN_HIGH
+            | reg::VIRTIO_MMIO_SHM_BASE_LOW
+            | reg::VIRTIO_MMIO_SHM_BASE_HIGH => NO_SHARED_MEMORY,
+            _ => 0,
+        }
+    }
+
+    fn write_register(&self, offset: u64, value: u32) {
+        match register(offset) {
+            reg::VIRTIO_MMIO_QUEUE_NOTIFY => {
+                self.device.rings().notify(usize::try_from(value).unwrap_or(usize::MAX));
+            }
+            reg::VIRTIO_MMIO_INTERRUPT_ACK => self.device.rings().interrupt.acknowledge(value),
+            reg::VIRTIO_MMIO_STATUS => self.write_status(value),
+            reg::VIRTIO_MMIO_DEVICE_FEATURES_SEL => self.registers().device_features_select = value,
+            reg::VIRTIO_MMIO_DRIVER_FEATURES_SEL => self.registers().driver_features_select = value,
+            reg::VIRTIO_MMIO_DRIVER_FEATURES => self.registers().write_driver_features(value),
+            reg::VIRTIO_MMIO_QUEUE_SEL => self.registers().queue_select = value,
+            name => self.write_queue(name, value),
+        }
+    }
+
+    /// Writes a register of the selected queue; ignored unless the queue can be configured now.
+    fn write_queue(&self, name: u32, value: u32) {
+        let registers = self.registers();
+        if !registers.can_configure_queues() {
+            return;
+        }
+        let mut queues = self.device.rings().lock();
+        let selected = usize::try_from(registers.queue_select).unwrap_or(usize::MAX);
+        let Some(ring) = queues.rings.get_mut(selected) else { return };
+        let queue = ring.queue_mut();
+        if name == reg::VIRTIO_MMIO_QUEUE_READY {
+            queue.set_event_idx(registers.has_feature(VIRTIO_RING_F_EVENT_IDX));
+            queue.set_ready(value == 1);
+        } else if !queue.ready() {
+            match name {
+                // Sizes and addresses that the queue can't have are ignored by it, and noticed on activation.
+                reg::VIRTIO_MMIO_QUEUE_NUM => queue.set_size(u16::try_from(value).unwrap_or(0)),
+                reg::VIRTIO_MMIO_QUEUE_DESC_LOW => queue.set_desc_table_address(Some(value), None),
+                reg::VIRTIO_MMIO_QUEUE_DESC_HIGH => queue.set_desc_table_address(None, Some(value)),
+                reg::VIRTIO_MMIO_QUEUE_AVAIL_LOW => queue.set_avail_ring_address(Some(value), None),
+                reg::VIRTIO_MMIO_QUEUE_AVAIL_HIGH => queue.set_avail_ring_address(None, Some(value)),
+                reg::VIRTIO_MMIO_QUEUE_USED_LOW => queue.set_used_ring_address(Some(value), None),
+                reg::VIRTIO_MMIO_QUEUE_USED_HIGH => queue.set_used_ring_address(None, Some(value)),
+                _ => {}
+            }
+        }
+    }
+
+    fn write_status(&self, value: u32) {
+        let mut registers = self.registers();
+        match registers.write_status(value, self.device.identity().features) {
+            Transition::None => {}
+            Transition::Activate => self.activate(),
+            Transition::Reset => {
+                registers.reset();
+                self.withdraw();
+                self.device.reset();
+            }
+        }
+    }
+
+    /// Hands the queues to the device, or has it fail if one of them isn't in RAM.
+    fn activate(&self) {
+        let rings = self.device.rings();
+        let mut queues = rings.lock();
+        if queues.rings.iter().all(|ring| ring.is_usable(&rings.ram)) {
+            queues.active = true;
+            drop(queues);
+            // The driver may have made requests before it set DRIVER_OK.
+            (0..rings.notifiers().len()).for_each(|queue| rings.notify(queue));
+        } else {
+            tracing::warn!(device = self.device.identity().name, "the driver placed a queue outside of RAM");
+            rings.interrupt.require_reset();
+        }
+    }
+
+    /// Takes the queues back. Waits for a request that the worker is completing.
+    fn withdraw(&self) {
+        let rings = self.device.rings();
+        let mut queues = rings.lock();
+        queues.active = false;
+        for ring in &mut queues.rings {
+            ring.queue_mut().reset();
+        }
+        rings.interrupt.set(0, false);
+    }
+
+    fn queue_index(&self) -> Option<usize> {
+        usize::try_from(self.registers().queue_select).ok()
+    }
+
+    fn queue_ready(&self) -> bool {
+        let Some(index) = self.queue_index() else { return false };
+        self.device.rings().lock().rings.get(index).is_some_and(|ring| ring.queue().ready())
+    }
+}
+
+/// The register at an offset; one that doesn't exist if the offset is not aligned.
+fn register(offset: u64) -> u32 {
+    u32::try_from(offset).ok().filter(|offset| offset % 4 == 0).unwrap_or(u32::MAX)
+}
