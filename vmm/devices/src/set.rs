@@ -105,16 +105,15 @@ impl DeviceSet {
     /// by an interrupt once it runs. Connections are passed on to it at once, as it listened when it was captured.
     pub fn restore(state: DeviceSetState, ram: GuestRam, backings: Backings) -> Result<Self, DeviceError> {
         let devices = Devices::new(ram, backings, |ram, poll| Vsock::restore(state.vsock, ram, poll))?;
-        let saved = <&[SlotState; SLOTS]>::try_from(state.slots.as_slice()).map_err(|_| DeviceError::State {
-            device: "the device set",
-            reason: "it has a different number of slots",
-        })?;
-        let [a, b, c, d] = devices.in_order();
+        let saved = <[SlotState; SLOTS]>::try_from(state.slots)
+            .map_err(|_slots| DeviceError::State { device: "the device set", reason: "it has not four slots" })?;
+        let [layers, upper, vsock, rng] = devices.in_order();
+        let [saved_layers, saved_upper, saved_vsock, saved_rng] = saved;
         let slots = [
-            Slot::restore(a, &saved[0])?,
-            Slot::restore(b, &saved[1])?,
-            Slot::restore(c, &saved[2])?,
-            Slot::restore(d, &saved[3])?,
+            Slot::restore(layers, saved_layers)?,
+            Slot::restore(upper, saved_upper)?,
+            Slot::restore(vsock, saved_vsock)?,
+            Slot::restore(rng, saved_rng)?,
         ];
         if devices.layers.changed_since(state.layers) {
             slots[LAYERS_SLOT].note_config_change();

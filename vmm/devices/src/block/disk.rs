@@ -149,7 +149,7 @@ impl Disk {
     }
 
     fn overwrite(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        const ZEROS: [u8; 65536] = [0; 65536];
+        static ZEROS: [u8; 65536] = [0; 65536];
         let file = self.image_file()?;
         let mut done = 0;
         while done < bytes {
@@ -195,7 +195,7 @@ impl Disk {
 /// Checks that a file holds what the caller says.
 fn check_length(file: &File, stated: u64, disk: &'static str, index: usize) -> Result<(), DeviceError> {
     let actual = file.metadata().map_err(|source| DeviceError::Examine { disk, index, source })?.len();
-    if stated == 0 || stated % SECTOR_BYTES != 0 || actual < stated {
+    if stated == 0 || !stated.is_multiple_of(SECTOR_BYTES) || actual < stated {
         return Err(DeviceError::Backing { disk, index, actual, stated });
     }
     Ok(())

@@ -67,7 +67,7 @@ fn execute(disk: &Disk, serial: &str, request: Request<'_>) -> Result<u32, Refus
     readable.take(HEADER_BYTES).ok_or_else(malformed)?.copy_to(&mut header);
     let [kind, _, sector_low, sector_high] = words(header);
     let sector = u64::from(sector_high) << 32 | u64::from(sector_low);
-    let bytes = u32::try_from(writable.bytes()).map_err(|_| malformed())?;
+    let bytes = u32::try_from(writable.bytes()).ok().ok_or_else(malformed)?;
     match kind {
         VIRTIO_BLK_T_IN => {
             disk.read(position(sector, bytes.into())?, writable)?;

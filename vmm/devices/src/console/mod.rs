@@ -51,7 +51,7 @@ impl Console {
         let host = |source| DeviceError::Host { resource: "an eventfd", source };
         let line = Line(interrupt.try_clone().map_err(host)?);
         let serial = Serial::from_state(&state.try_into()?, line, NoEvents, Log::new(out))
-            .map_err(|_| DeviceError::State { device: "the console", reason: "it holds too many bytes" })?;
+            .map_err(|_full| DeviceError::State { device: "the console", reason: "it holds too many bytes" })?;
         Ok(Self { serial: Mutex::new(serial), interrupt })
     }
 

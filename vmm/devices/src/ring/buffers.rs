@@ -86,7 +86,7 @@ impl<'m> Buffers<'m> {
     pub(crate) fn zero(&self) {
         const ZEROS: [u8; 4096] = [0; 4096];
         for slice in &self.slices {
-            let mut rest = slice.clone();
+            let mut rest = *slice;
             while !rest.is_empty() {
                 let bytes = rest.len().min(ZEROS.len());
                 rest.copy_from(&ZEROS[..bytes]);

@@ -64,12 +64,12 @@ impl<'m> Request<'m> {
                 return Err(Malformed::Order);
             };
             // A descriptor that crosses from one region of RAM into the next is legal and becomes two pieces.
-            let bytes = usize::try_from(descriptor.len()).map_err(|_| Malformed::OutsideRam)?;
+            let bytes = usize::try_from(descriptor.len()).ok().ok_or(Malformed::OutsideRam)?;
             if !in_ram(ram, descriptor.addr().0, GuestUsize::from(descriptor.len())) {
                 return Err(Malformed::OutsideRam);
             }
             for slice in ram.get_slices(descriptor.addr(), bytes) {
-                target.push(slice.map_err(|_| Malformed::OutsideRam)?);
+                target.push(slice.ok().ok_or(Malformed::OutsideRam)?);
             }
         }
         Ok(request)

@@ -52,7 +52,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, buffers: &[VolatileSlice<'_>]) -> io:
 }
 
 fn file_offset(offset: u64) -> io::Result<libc::off_t> {
-    libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+    libc::off_t::try_from(offset).ok().ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// A message of these buffers alone: no address, no ancillary data.

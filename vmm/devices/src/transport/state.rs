@@ -35,7 +35,7 @@ impl Slot {
     }
 
     /// A slot in a saved state, which may come from anywhere: only what a driver can bring about is accepted.
-    pub(crate) fn restore(device: Arc<dyn Device>, state: &SlotState) -> Result<Self, DeviceError> {
+    pub(crate) fn restore(device: Arc<dyn Device>, state: SlotState) -> Result<Self, DeviceError> {
         let identity = device.identity();
         let invalid = |reason| DeviceError::State { device: identity.name, reason };
         let registers = state.registers;
@@ -51,7 +51,7 @@ impl Slot {
         let rings = device.rings();
         let mut queues = rings.lock();
         for (ring, saved) in queues.rings.iter_mut().zip(&state.rings) {
-            let restored = Ring::try_from(*saved).map_err(|_| invalid("a queue is misconfigured"))?;
+            let restored = Ring::try_from(*saved).ok().ok_or(invalid("a queue is misconfigured"))?;
             let queue = restored.queue();
             if queue.ready() && queue.event_idx_enabled() != registers.has_feature(VIRTIO_RING_F_EVENT_IDX) {
                 return Err(invalid("a queue's notifications contradict the features"));

@@ -229,7 +229,7 @@ impl Connection {
         if self.phase != Phase::Established || self.to_host.ended || waiting + data.bytes() > GRANTED_BYTES as usize {
             return Err(Violation);
         }
-        self.to_host.received += u32::try_from(data.bytes()).map_err(|_| Violation)?;
+        self.to_host.received += u32::try_from(data.bytes()).ok().ok_or(Violation)?;
         while waiting == 0 && !self.to_host.broken && data.bytes() > 0 {
             match sys::send(self.stream.as_fd(), data.slices()) {
                 Ok(sent) => data.take(sent).map_or((), drop),

@@ -97,7 +97,7 @@ impl Vsock {
     /// Allows or forbids the device to touch its queues.
     pub(crate) fn set_running(&self, running: bool) {
         // Under the lock, so that nothing is under way when this returns.
-        let _core = self.switchboard();
+        let _nothing_under_way = self.switchboard();
         self.running.store(running, Ordering::SeqCst);
     }
 
