@@ -1,0 +1,150 @@
+//! ACPI tables for a machine without legacy hardware (ACPI 6.5 §4.1, hardware-reduced).
+
+use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path, ResourceTemplate};
+use acpi_tables::fadt::{FADTBuilder, Flags};
+use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
+use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::rsdp::Rsdp;
+use acpi_tables::sdt::Sdt;
+use acpi_tables::xsdt::XSDT;
+use acpi_tables::{Aml, aml};
+use devices::layout as slots;
+
+use super::layout::{ACPI, IOAPIC, LOCAL_APIC};
+use super::ports::{SLEEP_CONTROL, SLEEP_STATUS, SLEEP_TYPE_OFF};
+
+const OEM: [u8; 6] = *b"SUPERM";
+const OEM_TABLE: [u8; 8] = *b"MACHINE ";
+
+/// The tables as they lie at [`ACPI`], the root pointer first.
+pub(super) fn tables(vcpus: u8) -> Vec<u8> {
+    let mut blob = vec![0; Rsdp::len().next_multiple_of(16)];
+    let dsdt = append(&mut blob, &dsdt());
+    let fadt = append(&mut blob, &fadt(dsdt));
+    let madt = append(&mut blob, &madt(vcpus));
+    let mut root = XSDT::new(OEM, OEM_TABLE, 1);
+    root.add_entry(fadt);
+    root.add_entry(madt);
+    let root = append(&mut blob, &bytes_of(&root));
+    let pointer = bytes_of(&Rsdp::new(OEM, root));
+    blob[..pointer.len()].copy_from_slice(&pointer);
+    blob
+}
+
+/// Appends a table, aligned, and returns its guest physical address.
+fn append(blob: &mut Vec<u8>, table: &[u8]) -> u64 {
+    blob.resize(blob.len().next_multiple_of(16), 0);
+    let address = ACPI + blob.len() as u64;
+    blob.extend_from_slice(table);
+    address
+}
+
+fn bytes_of(table: &dyn Aml) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    table.to_aml_bytes(&mut bytes);
+    bytes
+}
+
+fn fadt(dsdt: u64) -> Vec<u8> {
+    let port = |number: u16| GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, u64::from(number));
+    let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, 1).dsdt_64(dsdt).flag(Flags::HwReducedAcpi).flag(Flags::Headless);
+    // VGA, MSI as for PCI Express and CMOS clock are absent; so is an 8042 keyboard controller.
+    fadt.iapc_boot_arch = (1 << 2 | 1 << 5).into();
+    fadt.sleep_control_reg = port(SLEEP_CONTROL);
+    fadt.sleep_status_reg = port(SLEEP_STATUS);
+    bytes_of(&fadt.finalize())
+}
+
+fn madt(vcpus: u8) -> Vec<u8> {
+    let mut madt = MADT::new(OEM, OEM_TABLE, 1, LocalInterruptController::Address(LOCAL_APIC));
+    madt.add_structure(IoApic::new(0, IOAPIC, 0));
+    for id in 0..vcpus {
+        madt.add_structure(ProcessorLocalApic::new(id, id, EnabledStatus::Enabled));
+    }
+    bytes_of(&madt)
+}
+
+fn dsdt() -> Vec<u8> {
+    let mut dsdt = Sdt::new(*b"DSDT", 36, 6, OEM, OEM_TABLE, 1);
+    let mut code = Vec::new();
+    for slot in 0..slots::SLOTS {
+        virtio_slot(slot, &mut code);
+    }
+    serial_port(&mut code);
+    Name::new("_S5_".into(), &Package::new(vec![&SLEEP_TYPE_OFF])).to_aml_bytes(&mut code);
+    dsdt.append_slice(&code);
+    dsdt.as_slice().to_vec()
+}
+
+/// A virtio-mmio device, as Linux's driver recognises it.
+fn virtio_slot(slot: usize, code: &mut Vec<u8>) {
+    let base = slots::slot_address(slot) as u32;
+    let window = Memory32Fixed::new(true, base, slots::SLOT_BYTES as u32);
+    let line = Interrupt::new(true, true, false, false, slots::slot_gsi(slot));
+    let name = format!("_SB_.V{slot:03}");
+    Device::new(
+        Path::new(&name),
+        vec![
+            &Name::new("_HID".into(), &"LNRO0005"),
+            &Name::new("_UID".into(), &(slot as u32)),
+            &Name::new("_CCA".into(), &aml::ONE),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&window, &line])),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
+/// The console, a 16550.
+fn serial_port(code: &mut Vec<u8>) {
+    let ports = IO::new(slots::CONSOLE_PORT, slots::CONSOLE_PORT, 1, slots::CONSOLE_PORTS as u8);
+    let line = Interrupt::new(true, true, false, false, slots::CONSOLE_GSI);
+    Device::new(
+        Path::new("_SB_.COM1"),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
+            &Name::new("_UID".into(), &aml::ZERO),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports, &line])),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(bytes: &[u8]) -> u8 {
+        bytes.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte))
+    }
+
+    fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+        u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap())
+    }
+
+    /// The table at a guest physical address, by the length it states.
+    fn table(blob: &[u8], address: u64) -> &[u8] {
+        let start = (address - ACPI) as usize;
+        let length = u32::from_le_bytes(blob[start + 4..start + 8].try_into().unwrap()) as usize;
+        &blob[start..start + length]
+    }
+
+    #[test]
+    fn every_checksum_is_right_and_every_pointer_leads_to_its_table() {
+        let blob = tables(4);
+        assert_eq!(&blob[..8], b"RSD PTR ");
+        assert_eq!((sum(&blob[..20]), sum(&blob[..36])), (0, 0));
+        let root = table(&blob, u64_at(&blob, 24));
+        assert_eq!((&root[..4], sum(root), root.len()), (&b"XSDT"[..], 0, 36 + 16));
+        let fadt = table(&blob, u64_at(root, 36));
+        assert_eq!((&fadt[..4], sum(fadt)), (&b"FACP"[..], 0));
+        let dsdt = table(&blob, u64_at(fadt, 140));
+        assert_eq!((&dsdt[..4], sum(dsdt)), (&b"DSDT"[..], 0));
+        let madt = table(&blob, u64_at(root, 44));
+        assert_eq!((&madt[..4], sum(madt), madt.len()), (&b"APIC"[..], 0, 44 + 12 + 4 * 8));
+    }
+
+    #[test]
+    fn the_tables_fit_their_window_with_the_most_vcpus() {
+        assert!(tables(64).len() as u64 <= super::super::layout::ACPI_BYTES);
+    }
+}

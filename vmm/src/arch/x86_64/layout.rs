@@ -1,0 +1,54 @@
+//! Guest physical addresses.
+
+use vm_memory::GuestAddress;
+
+/// Where memory below 4 GiB ends at the latest; device windows follow.
+pub(super) const LOW_MEMORY_END: u64 = 3 << 30;
+/// Where memory goes on.
+pub(super) const HIGH_MEMORY: u64 = 4 << 30;
+
+pub(super) const GDT: u64 = 0x500;
+pub(super) const IDT: u64 = 0x520;
+/// `struct boot_params`, "zero page".
+pub(super) const ZERO_PAGE: u64 = 0x7000;
+pub(super) const BOOT_STACK: u64 = 0x8ff0;
+pub(super) const PML4: u64 = 0x9000;
+pub(super) const PDPT: u64 = 0xa000;
+pub(super) const PAGE_DIRECTORY: u64 = 0xb000;
+pub(super) const CMDLINE: u64 = 0x2_0000;
+/// Longest kernel command line, with its closing zero (`COMMAND_LINE_SIZE`).
+pub(super) const CMDLINE_BYTES: usize = 2048;
+/// End of the memory that a PC's firmware leaves below the video memory.
+pub(super) const CONVENTIONAL_END: u64 = 0x9_fc00;
+/// ACPI tables, where a PC's firmware lies.
+pub(super) const ACPI: u64 = 0xe_0000;
+pub(super) const ACPI_BYTES: u64 = 0x1_0000;
+/// Above the first MiB.
+pub(super) const EXTENDED_MEMORY: u64 = 0x10_0000;
+
+pub(super) const IOAPIC: u32 = 0xfec0_0000;
+pub(super) const LOCAL_APIC: u32 = 0xfee0_0000;
+pub(super) const IDENTITY_MAP: u64 = 0xfffb_c000;
+pub(super) const TSS: usize = 0xfffb_d000;
+
+/// The ranges of guest memory: one from 0 to at most 3 GiB, the rest from 4 GiB.
+pub fn ram_ranges(bytes: u64) -> Vec<(GuestAddress, usize)> {
+    let low = bytes.min(LOW_MEMORY_END);
+    let mut ranges = vec![(GuestAddress(0), low as usize)];
+    if bytes > low {
+        ranges.push((GuestAddress(HIGH_MEMORY), (bytes - low) as usize));
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_leaves_the_device_window_free() {
+        assert_eq!(ram_ranges(256 << 20), [(GuestAddress(0), 256 << 20)]);
+        assert_eq!(ram_ranges(3 << 30), [(GuestAddress(0), 3 << 30)]);
+        assert_eq!(ram_ranges(5 << 30), [(GuestAddress(0), 3 << 30), (GuestAddress(4 << 30), 2 << 30)]);
+    }
+}

@@ -1,0 +1,178 @@
+//! State of vCPUs and of the machine around them. The order of requests here is deliberate; each deviation is a known
+//! way to lose a timer or an interrupt.
+
+use kvm_bindings::{
+    KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state,
+    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+};
+use kvm_ioctls::{Cap, VcpuFd};
+use serde::{Deserialize, Serialize};
+
+use super::{cpuid, msr};
+use crate::kvm::{self, Kvm, KvmError, Vm, refused};
+
+/// Most registers in a saved vCPU.
+const MAX_MSRS: usize = 512;
+/// The two 8259 and the I/O APIC.
+const IRQ_CHIPS: u32 = 3;
+/// Beyond this the guest's clocks would drift: 250 parts per million, as the NTP daemon's limit has it.
+const TSC_TOLERANCE_PPM: u64 = 250;
+
+/// Processor state could not be saved or restored.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The state breaks a rule.
+    #[error("the bake's processor state is not valid: {rule}")]
+    Invalid {
+        /// The rule.
+        rule: &'static str,
+    },
+    /// A register can't be set to the saved value.
+    #[error("this host can't set model-specific register {index:#x} to {value:#x}, as the bake asks")]
+    Msr {
+        /// Its number.
+        index: u32,
+        /// The saved value.
+        value: u64,
+    },
+    /// The time stamp counters differ and this processor can't scale.
+    #[error("the bake was made at a TSC frequency of {saved} kHz, this host has {host} kHz and can't scale it")]
+    Frequency {
+        /// In the bake.
+        saved: u32,
+        /// Of the host.
+        host: u32,
+    },
+    /// KVM refused.
+    #[error("processor state can't be transferred")]
+    Kvm(#[from] KvmError),
+}
+
+/// State of one vCPU.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct VcpuState {
+    mp_state: kvm_mp_state,
+    regs: kvm_regs,
+    sregs: kvm_sregs,
+    xsave: kvm_xsave,
+    xcrs: kvm_xcrs,
+    debug: kvm_debugregs,
+    lapic: kvm_lapic_state,
+    tsc_khz: u32,
+    cpuid: Vec<kvm_cpuid_entry2>,
+    msrs: Vec<kvm_msr_entry>,
+    events: kvm_vcpu_events,
+}
+
+impl VcpuState {
+    /// Reads the state of a vCPU that doesn't run and has completed its last exit.
+    pub fn save(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Self, StateError> {
+        // First: it makes KVM act on pending INIT and SIPI, which changes registers.
+        let mp_state = vcpu.get_mp_state().map_err(refused("KVM_GET_MP_STATE"))?;
+        let regs = vcpu.get_regs().map_err(refused("KVM_GET_REGS"))?;
+        let sregs = vcpu.get_sregs().map_err(refused("KVM_GET_SREGS"))?;
+        let xsave = vcpu.get_xsave().map_err(refused("KVM_GET_XSAVE"))?;
+        let xcrs = vcpu.get_xcrs().map_err(refused("KVM_GET_XCRS"))?;
+        let debug = vcpu.get_debug_regs().map_err(refused("KVM_GET_DEBUGREGS"))?;
+        let lapic = vcpu.get_lapic().map_err(refused("KVM_GET_LAPIC"))?;
+        let tsc_khz = vcpu.get_tsc_khz().map_err(refused("KVM_GET_TSC_KHZ"))?;
+        let cpuid = vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(refused("KVM_GET_CPUID2"))?.as_slice().to_vec();
+        let msrs = msr::in_restore_order(msr::read(vcpu, &msr::saved_registers(kvm)?)?);
+        // Last: the requests above may have turned a pending exception into an injected one.
+        let events = vcpu.get_vcpu_events().map_err(refused("KVM_GET_VCPU_EVENTS"))?;
+        Ok(Self { mp_state, regs, sregs, xsave, xcrs, debug, lapic, tsc_khz, cpuid, msrs, events })
+    }
+
+    /// Checks what KVM itself wouldn't.
+    pub fn validate(&self) -> Result<(), StateError> {
+        let invalid = |rule| Err(StateError::Invalid { rule });
+        match self {
+            _ if self.cpuid.is_empty() || self.cpuid.len() > KVM_MAX_CPUID_ENTRIES => invalid("number of CPUID leaves"),
+            _ if self.msrs.len() > MAX_MSRS => invalid("number of model-specific registers"),
+            _ if self.tsc_khz == 0 => invalid("TSC frequency above zero"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a fresh vCPU into this state.
+    pub fn restore(&self, vcpu: &VcpuFd, vm: &Vm) -> Result<(), StateError> {
+        self.set_frequency(vcpu, vm)?;
+        cpuid::set_cpuid(vcpu, &self.cpuid)?;
+        vcpu.set_mp_state(self.mp_state).map_err(refused("KVM_SET_MP_STATE"))?;
+        vcpu.set_regs(&self.regs).map_err(refused("KVM_SET_REGS"))?;
+        vcpu.set_sregs(&self.sregs).map_err(refused("KVM_SET_SREGS"))?;
+        kvm::set_xsave(vcpu, &self.xsave)?;
+        vcpu.set_xcrs(&self.xcrs).map_err(refused("KVM_SET_XCRS"))?;
+        vcpu.set_debug_regs(&self.debug).map_err(refused("KVM_SET_DEBUGREGS"))?;
+        // Before the registers: arming the TSC deadline needs a local APIC that is in deadline mode.
+        vcpu.set_lapic(&self.lapic).map_err(refused("KVM_SET_LAPIC"))?;
+        msr::write(vcpu, &self.msrs)?;
+        vcpu.set_vcpu_events(&self.events).map_err(refused("KVM_SET_VCPU_EVENTS"))?;
+        Ok(())
+    }
+
+    fn set_frequency(&self, vcpu: &VcpuFd, vm: &Vm) -> Result<(), StateError> {
+        let host = vcpu.get_tsc_khz().map_err(refused("KVM_GET_TSC_KHZ"))?;
+        let saved = self.tsc_khz;
+        let tolerance = u64::from(saved) * TSC_TOLERANCE_PPM / 1_000_000;
+        if u64::from(host.abs_diff(saved)) <= tolerance {
+            return Ok(());
+        }
+        if !vm.fd().check_extension(Cap::TscControl) {
+            return Err(StateError::Frequency { saved, host });
+        }
+        vcpu.set_tsc_khz(saved).map_err(refused("KVM_SET_TSC_KHZ"))?;
+        Ok(())
+    }
+}
+
+/// State of what the vCPUs share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VmState {
+    clock: kvm_clock_data,
+    chips: Vec<kvm_irqchip>,
+}
+
+impl VmState {
+    /// Reads the state, after the vCPUs'.
+    pub fn save(vm: &Vm) -> Result<Self, StateError> {
+        let clock = vm.clock()?;
+        let chips = (0..IRQ_CHIPS).map(|chip| vm.irqchip(chip)).collect::<Result<_, _>>()?;
+        Ok(Self { clock, chips })
+    }
+
+    /// Checks what KVM itself wouldn't.
+    pub fn validate(&self) -> Result<(), StateError> {
+        if self.chips.iter().map(|chip| chip.chip_id).eq(0..IRQ_CHIPS) {
+            Ok(())
+        } else {
+            Err(StateError::Invalid { rule: "two 8259 and one I/O APIC" })
+        }
+    }
+
+    /// Restores the state, after the vCPUs'.
+    pub fn restore(&self, vm: &Vm, vcpus: &[VcpuFd]) -> Result<(), StateError> {
+        equalise_tsc(vcpus)?;
+        // The guest's clock goes on where it stopped; `flags` would only say how it was read.
+        vm.set_clock(&kvm_clock_data { clock: self.clock.clock, ..Default::default() })?;
+        for vcpu in vcpus {
+            // Tells the guest's watchdogs that it was stopped. Refused if the guest has no such clock.
+            let _unused_clock = vcpu.kvmclock_ctrl();
+        }
+        for chip in &self.chips {
+            vm.set_irqchip(chip)?;
+        }
+        Ok(())
+    }
+}
+
+/// Gives all vCPUs the same difference to the host's counter: their counters were read and are written one after the
+/// other, and a guest that finds them apart stops trusting them.
+fn equalise_tsc(vcpus: &[VcpuFd]) -> Result<(), StateError> {
+    let [first, others @ ..] = vcpus else { return Ok(()) };
+    if !others.is_empty() {
+        let offset = kvm::tsc_offset(first)?;
+        others.iter().try_for_each(|vcpu| kvm::set_tsc_offset(vcpu, offset))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! Starting by booting a kernel.
+
+use std::fs::File;
+
+use devices::{Console, DeviceSet};
+use vmm_api::{Boot, Packet};
+
+use crate::arch::{self, Template};
+use crate::machine::{Opened, StartError, Wired};
+use crate::timeline::Stopwatch;
+
+/// Brings a machine to where its kernel's first instruction can run.
+pub fn boot(request: &Boot, fds: &mut Packet<()>, stopwatch: Stopwatch) -> Result<Wired, StartError> {
+    let kernel = File::from(fds.take(request.kernel)?);
+    let initrd = File::from(fds.take(request.initrd)?);
+    let opened = Opened::new(request.host, request.shape, &request.disks, fds, stopwatch)?;
+    opened.kvm().check_capabilities()?;
+    let mapped = opened.map_empty()?;
+    let template = Template::of_host(mapped.kvm())?;
+    for (index, vcpu) in (0..).zip(&mapped.vcpus) {
+        template.apply(vcpu, index, request.shape.vcpus)?;
+    }
+    arch::load_kernel(&mapped.ram, &mapped.vcpus, kernel, initrd, &request.cmdline)?;
+    mapped.wire(|ram, backings, console| Ok((DeviceSet::new(ram, backings)?, Console::new(console)?)))
+}

@@ -1,0 +1,178 @@
+//! The conversation on the control socket.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use vmm_api::{ControlError, ControlSocket, Failure, FailureKind, Fd, Packet, Reply, Request};
+
+use crate::capture::{self, CaptureError};
+use crate::machine::{Running, StartError};
+use crate::outcome::{Outcome, chain};
+use crate::timeline::Stopwatch;
+use crate::{boot, facts, restore};
+
+/// Serves requests until the process has a reason to end.
+pub fn serve(control: &ControlSocket, stopwatch: Stopwatch) -> Outcome {
+    match start(control, stopwatch).and_then(|machine| run(control, machine)) {
+        Ok(never) => match never {},
+        Err(outcome) => outcome,
+    }
+}
+
+/// No value: the loop ends with an [`Outcome`] only.
+enum Never {}
+
+/// Answers until a VM runs.
+fn start(control: &ControlSocket, stopwatch: Stopwatch) -> Result<Running, Outcome> {
+    loop {
+        let (request, mut fds) = receive(control)?.split();
+        let started = match request {
+            Request::Boot(request) => boot::boot(&request, &mut fds, stopwatch),
+            Request::Restore(request) => restore::restore(request, &mut fds, stopwatch),
+            Request::Describe { kvm } => {
+                reply(control, &describe(kvm, &mut fds))?;
+                continue;
+            }
+            Request::Shutdown => return Err(stop(control)),
+            Request::Connect { .. } | Request::Capture { .. } => {
+                reply(control, &invalid("no VM was started yet"))?;
+                continue;
+            }
+        };
+        return match started.and_then(crate::machine::Wired::run) {
+            Ok(machine) => {
+                reply(control, &Reply::Running(machine.timeline))?;
+                Ok(machine)
+            }
+            Err(error) => Err(start_failed(control, &error)),
+        };
+    }
+}
+
+fn start_failed(control: &ControlSocket, error: &StartError) -> Outcome {
+    let failure = Failure { kind: error.kind(), message: chain(error) };
+    match reply(control, &Reply::Failed(failure)) {
+        Ok(()) => Outcome::StartFailed(chain(error)),
+        Err(outcome) => outcome,
+    }
+}
+
+/// Answers while the VM runs.
+fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
+    let mut machine = Some(machine);
+    loop {
+        if let Some(machine) = &machine {
+            await_request(control, machine)?;
+        }
+        let (request, mut fds) = receive(control)?.split();
+        let answer = match (request, &machine) {
+            (Request::Shutdown, _) => return Err(stop(control)),
+            (Request::Describe { kvm }, _) => describe(kvm, &mut fds),
+            (Request::Boot(_) | Request::Restore(_), _) => invalid("a VM was started already"),
+            (_, None) => invalid("the VM was captured and doesn't run any more"),
+            (Request::Connect { port, stream }, Some(machine)) => connect(machine, port, stream, &mut fds),
+            (Request::Capture { state, memory }, Some(running)) => {
+                match capture::await_disconnected(&running.devices).and_then(|()| Ok(take_files(state, memory, &mut fds)))
+                {
+                    Ok(Ok((state, memory))) => match machine.take() {
+                        Some(running) => capture(running, state, memory),
+                        None => invalid("the VM was captured and doesn't run any more"),
+                    },
+                    Ok(Err(error)) => failed(FailureKind::Invalid, &error),
+                    Err(error) => failed(error.kind(), &error),
+                }
+            }
+        };
+        reply(control, &answer)?;
+    }
+}
+
+/// Waits for a request, or for the guest's end.
+fn await_request(control: &ControlSocket, machine: &Running) -> Result<(), Outcome> {
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(control.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(machine.vcpus.ended_fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(Outcome::Internal(format!("waiting for a request failed: {error}"))),
+        }
+        if let Some(end) = machine.vcpus.end() {
+            return Err(Outcome::Guest(end));
+        }
+        if !fds[0].revents().is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+fn connect(machine: &Running, port: u32, stream: Fd, fds: &mut Packet<()>) -> Reply {
+    let stream = match fds.take(stream) {
+        Ok(stream) => stream,
+        Err(error) => return failed(FailureKind::Invalid, &error),
+    };
+    match machine.devices.connect(port, stream) {
+        Ok(()) => Reply::Connecting,
+        Err(error) => failed(FailureKind::Io, &error),
+    }
+}
+
+fn take_files(state: Fd, memory: Fd, fds: &mut Packet<()>) -> Result<(File, File), ControlError> {
+    Ok((fds.take(state)?.into(), fds.take(memory)?.into()))
+}
+
+fn capture(machine: Running, mut state: File, mut memory: File) -> Reply {
+    match capture::capture(machine, &mut state, &mut memory) {
+        Ok(done) => Reply::Captured { extents: done.extents, state_bytes: done.state_bytes },
+        Err(error) => failed(CaptureError::kind(&error), &error),
+    }
+}
+
+fn describe(kvm: Fd, fds: &mut Packet<()>) -> Reply {
+    match fds.take(kvm) {
+        Ok(kvm) => match facts::describe(kvm) {
+            Ok(facts) => Reply::Described(facts),
+            Err(error) => failed(FailureKind::Kvm, &error),
+        },
+        Err(error) => failed(FailureKind::Invalid, &error),
+    }
+}
+
+fn stop(control: &ControlSocket) -> Outcome {
+    match reply(control, &Reply::Stopping) {
+        Ok(()) => Outcome::Stopped,
+        Err(outcome) => outcome,
+    }
+}
+
+fn invalid(message: &str) -> Reply {
+    Reply::Failed(Failure { kind: FailureKind::Invalid, message: message.into() })
+}
+
+fn failed(kind: FailureKind, error: &dyn std::error::Error) -> Reply {
+    Reply::Failed(Failure { kind, message: chain(error) })
+}
+
+fn receive(control: &ControlSocket) -> Result<Packet<Request>, Outcome> {
+    loop {
+        match control.receive() {
+            Ok(packet) => return Ok(packet),
+            Err(ControlError::Closed) => return Err(Outcome::Stopped),
+            Err(error @ (ControlError::Malformed { .. } | ControlError::TooLarge)) => {
+                reply(control, &failed(FailureKind::Invalid, &error))?;
+            }
+            Err(error) => return Err(Outcome::Internal(chain(&error))),
+        }
+    }
+}
+
+fn reply(control: &ControlSocket, reply: &Reply) -> Result<(), Outcome> {
+    match control.send(reply, &[]) {
+        Ok(()) => Ok(()),
+        Err(ControlError::Closed) => Err(Outcome::Stopped),
+        Err(error) => Err(Outcome::Internal(chain(&error))),
+    }
+}

@@ -1,0 +1,82 @@
+//! A virtual machine.
+
+use kvm_bindings::{kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region};
+use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
+use vm_memory::{Address, GuestMemory, GuestMemoryRegion};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{KvmError, refused};
+use crate::memory::GuestRam;
+
+/// A virtual machine. It keeps its guest memory mapped for as long as it exists.
+#[derive(Debug)]
+pub struct Vm {
+    fd: VmFd,
+    ram: Option<GuestRam>,
+}
+
+impl Vm {
+    pub(super) fn new(fd: VmFd) -> Self {
+        Self { fd, ram: None }
+    }
+
+    /// Gives the guest its memory, one slot per region. Before anything is put on the I/O bus: adding a slot later
+    /// waits for a grace period of several milliseconds.
+    pub fn map_memory(&mut self, ram: &GuestRam) -> Result<(), KvmError> {
+        for (slot, region) in (0..).zip(ram.iter()) {
+            let slot = kvm_userspace_memory_region {
+                slot,
+                flags: 0,
+                guest_phys_addr: region.start_addr().raw_value(),
+                memory_size: region.len(),
+                userspace_addr: region.as_ptr() as u64,
+            };
+            // SAFETY: the region is a live mapping of exactly this size, and `self.ram` keeps it alive.
+            unsafe { self.fd.set_user_memory_region(slot) }.map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        self.ram = Some(ram.clone());
+        Ok(())
+    }
+
+    /// The VM's descriptor, for what differs between architectures.
+    pub fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+
+    /// Makes a vCPU.
+    pub fn create_vcpu(&self, index: u8) -> Result<VcpuFd, KvmError> {
+        self.fd.create_vcpu(u64::from(index)).map_err(refused("KVM_CREATE_VCPU"))
+    }
+
+    /// Raises the interrupt line (edge) whenever the event is written.
+    pub fn connect_interrupt(&self, gsi: u32, event: &EventFd) -> Result<(), KvmError> {
+        self.fd.register_irqfd(event, gsi).map_err(refused("KVM_IRQFD"))
+    }
+
+    /// Writes the event whenever a guest writes `value`, 4 bytes, to the address.
+    pub fn connect_notifier(&self, address: u64, value: u32, event: &EventFd) -> Result<(), KvmError> {
+        self.fd.register_ioevent(event, &IoEventAddress::Mmio(address), value).map_err(refused("KVM_IOEVENTFD"))
+    }
+
+    /// The paravirtual clock.
+    pub fn clock(&self) -> Result<kvm_clock_data, KvmError> {
+        self.fd.get_clock().map_err(refused("KVM_GET_CLOCK"))
+    }
+
+    /// Sets the paravirtual clock.
+    pub fn set_clock(&self, clock: &kvm_clock_data) -> Result<(), KvmError> {
+        self.fd.set_clock(clock).map_err(refused("KVM_SET_CLOCK"))
+    }
+
+    /// State of one interrupt controller chip.
+    pub fn irqchip(&self, chip_id: u32) -> Result<kvm_irqchip, KvmError> {
+        let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+        self.fd.get_irqchip(&mut chip).map_err(refused("KVM_GET_IRQCHIP"))?;
+        Ok(chip)
+    }
+
+    /// Sets the state of one interrupt controller chip.
+    pub fn set_irqchip(&self, chip: &kvm_irqchip) -> Result<(), KvmError> {
+        self.fd.set_irqchip(chip).map_err(refused("KVM_SET_IRQCHIP"))
+    }
+}

@@ -1,0 +1,251 @@
+//! The phases of a start, each consumed by the next: a step can't be taken twice or out of order.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use devices::{Backings, Console, DeviceError, DeviceSet, layout};
+use kvm_ioctls::VcpuFd;
+use vmm_api::{ControlError, Disks, FailureKind, Host, Packet, Shape, Timeline};
+
+use crate::arch::{self, KernelError, Ports, StateError};
+use crate::jail::{self, JailError};
+use crate::kvm::{Kvm, KvmError, Vm};
+use crate::memory::{self, ExtentError, Extents, GuestRam, MemoryError};
+use crate::state::StateFileError;
+use crate::timeline::Stopwatch;
+use crate::vcpu::Vcpus;
+
+/// A VM could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The request lacks a descriptor.
+    #[error("the request doesn't bring what it names")]
+    Request(#[from] ControlError),
+    /// The size is out of range.
+    #[error(
+        "a machine with {vcpus} vCPUs and {memory_bytes} bytes of memory can't be made: 1 to 64 vCPUs and a multiple of \
+         2 MiB from 64 MiB to 1 TiB are possible"
+    )]
+    Shape {
+        /// Number of vCPUs.
+        vcpus: u8,
+        /// Memory in bytes.
+        memory_bytes: u64,
+    },
+    /// The process could not be confined.
+    #[error("the VMM can't be confined")]
+    Jail(#[from] JailError),
+    /// Guest memory.
+    #[error("guest memory can't be set up")]
+    Memory(#[from] MemoryError),
+    /// KVM.
+    #[error("the virtual machine can't be made")]
+    Kvm(#[from] KvmError),
+    /// The bake's memory file could not be examined.
+    #[error("the bake's memory can't be examined")]
+    MemoryFile(#[source] io::Error),
+    /// The bake's extents.
+    #[error("the bake's memory doesn't fit")]
+    Extents(#[from] ExtentError),
+    /// The bake's state.
+    #[error("the bake's state can't be used")]
+    State(#[from] StateFileError),
+    /// The bake's processor state.
+    #[error("the bake's processor state can't be restored")]
+    Processor(#[from] StateError),
+    /// A device.
+    #[error("a device can't be set up")]
+    Device(#[from] DeviceError),
+    /// The kernel.
+    #[error("the kernel can't be loaded")]
+    Kernel(#[from] KernelError),
+    /// A vCPU thread.
+    #[error("a vCPU thread can't be started")]
+    Thread(#[source] io::Error),
+}
+
+impl StartError {
+    /// The kind of failure that the caller is told.
+    pub fn kind(&self) -> FailureKind {
+        match self {
+            Self::Request(_) | Self::Shape { .. } | Self::Device(DeviceError::Backing { .. }) => FailureKind::Invalid,
+            Self::Kvm(_) => FailureKind::Kvm,
+            Self::Extents(_) | Self::State(_) | Self::Processor(_) | Self::Device(DeviceError::State { .. }) => {
+                FailureKind::BadBake
+            }
+            Self::Kernel(_) => FailureKind::BadKernel,
+            Self::Jail(_) | Self::Memory(_) | Self::MemoryFile(_) | Self::Device(_) | Self::Thread(_) => {
+                FailureKind::Io
+            }
+        }
+    }
+}
+
+/// Phase one: everything that was asked for is at hand, the process is confined.
+#[derive(Debug)]
+pub struct Opened {
+    kvm: Kvm,
+    shape: Shape,
+    console: File,
+    backings: Backings,
+    stopwatch: Stopwatch,
+}
+
+impl Opened {
+    /// Takes the descriptors out of the request, enters the network namespace and gives up all privileges.
+    pub fn new(
+        host: Host,
+        shape: Shape,
+        disks: &Disks,
+        fds: &mut Packet<()>,
+        stopwatch: Stopwatch,
+    ) -> Result<Self, StartError> {
+        let Shape { memory_bytes, vcpus } = shape;
+        let memory_fits = (64 << 20..=1 << 40).contains(&memory_bytes) && memory_bytes.is_multiple_of(2 << 20);
+        if !(1..=64).contains(&vcpus) || !memory_fits {
+            return Err(StartError::Shape { vcpus, memory_bytes });
+        }
+        let network = host.network_namespace.map(|fd| fds.take(fd)).transpose()?;
+        let console = File::from(fds.take(host.console)?);
+        let kvm = Kvm::open(fds.take(host.kvm)?)?;
+        let mut layers = Vec::with_capacity(disks.layers.len());
+        for extent in &disks.layers {
+            layers.push((File::from(fds.take(extent.file)?), extent.length));
+        }
+        let upper = match disks.upper {
+            Some(upper) => Some((File::from(fds.take(upper.file)?), upper.length)),
+            None => None,
+        };
+        confine(network)?;
+        let mut opened = Self { kvm, shape, console, backings: Backings { layers, upper }, stopwatch };
+        opened.stopwatch.timeline.opened_us = opened.stopwatch.elapsed_us();
+        Ok(opened)
+    }
+
+    /// The machine's size.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// `/dev/kvm`.
+    pub fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    /// Makes the VM around zeroed memory.
+    pub fn map_empty(self) -> Result<Mapped, StartError> {
+        let ram = memory::reserve(&arch::ram_ranges(self.shape.memory_bytes))?;
+        self.map(ram)
+    }
+
+    /// Makes the VM around a bake's memory.
+    pub fn map_file(self, file: &File, extents: Vec<vmm_api::MemoryExtent>) -> Result<Mapped, StartError> {
+        let file_bytes = file.metadata().map_err(StartError::MemoryFile)?.len();
+        let ram = memory::reserve(&arch::ram_ranges(self.shape.memory_bytes))?;
+        let extents = Extents::validate(extents, file_bytes, &ram)?;
+        memory::overlay(&ram, file, &extents)?;
+        self.map(ram)
+    }
+
+    fn map(mut self, ram: GuestRam) -> Result<Mapped, StartError> {
+        let mut vm = self.kvm.create_vm()?;
+        vm.map_memory(&ram)?;
+        let vcpus = arch::create_vcpus(&vm, self.shape.vcpus)?;
+        self.stopwatch.timeline.mapped_us = self.stopwatch.elapsed_us();
+        Ok(Mapped { opened: self, vm, ram, vcpus })
+    }
+}
+
+fn confine(network: Option<OwnedFd>) -> Result<(), JailError> {
+    if let Some(namespace) = network {
+        jail::enter_network(&namespace)?;
+    }
+    jail::lock_down()
+}
+
+/// Phase two: the VM exists with its memory, interrupt controllers and blank vCPUs.
+#[derive(Debug)]
+pub struct Mapped {
+    opened: Opened,
+    /// The VM.
+    pub vm: Vm,
+    /// Its memory.
+    pub ram: GuestRam,
+    /// Its vCPUs.
+    pub vcpus: Vec<VcpuFd>,
+}
+
+impl Mapped {
+    /// `/dev/kvm`.
+    pub fn kvm(&self) -> &Kvm {
+        &self.opened.kvm
+    }
+
+    /// Adds the devices that `make` returns and connects them. The vCPUs and the interrupt controllers must be in
+    /// their final state: an interrupt that a device raises would otherwise be lost.
+    pub fn wire<F>(self, make: F) -> Result<Wired, StartError>
+    where
+        F: FnOnce(GuestRam, Backings, File) -> Result<(DeviceSet, Console), DeviceError>,
+    {
+        let Self { opened, vm, ram, vcpus } = self;
+        let Opened { kvm, shape, console, backings, mut stopwatch } = opened;
+        let (devices, console) = make(ram.clone(), backings, console)?;
+        vm.connect_interrupt(layout::CONSOLE_GSI, console.interrupt())?;
+        for (gsi, event) in devices.interrupts() {
+            vm.connect_interrupt(gsi, event)?;
+        }
+        for (address, value, event) in devices.notifiers() {
+            vm.connect_notifier(address, value, event)?;
+        }
+        stopwatch.timeline.wired_us = stopwatch.elapsed_us();
+        Ok(Wired { kvm, vm, ram, vcpus, devices, ports: Ports::new(console), shape, stopwatch })
+    }
+}
+
+/// Phase three: everything is in place.
+#[derive(Debug)]
+pub struct Wired {
+    kvm: Kvm,
+    vm: Vm,
+    ram: GuestRam,
+    vcpus: Vec<VcpuFd>,
+    devices: DeviceSet,
+    ports: Ports,
+    shape: Shape,
+    stopwatch: Stopwatch,
+}
+
+impl Wired {
+    /// Lets devices and vCPUs go.
+    pub fn run(self) -> Result<Running, StartError> {
+        let Self { kvm, vm, ram, vcpus, devices, ports, shape, mut stopwatch } = self;
+        devices.start()?;
+        let (devices, ports) = (Arc::new(devices), Arc::new(ports));
+        let vcpus = Vcpus::start(vcpus, Arc::clone(&devices), Arc::clone(&ports)).map_err(StartError::Thread)?;
+        stopwatch.timeline.running_us = stopwatch.elapsed_us();
+        Ok(Running { kvm, vm, ram, vcpus, devices, ports, shape, timeline: stopwatch.timeline })
+    }
+}
+
+/// Phase four: the guest runs.
+#[derive(Debug)]
+pub struct Running {
+    /// `/dev/kvm`.
+    pub kvm: Kvm,
+    /// The VM.
+    pub vm: Vm,
+    /// Its memory.
+    pub ram: GuestRam,
+    /// Its vCPUs' threads.
+    pub vcpus: Vcpus,
+    /// Its virtio devices.
+    pub devices: Arc<DeviceSet>,
+    /// Its ports.
+    pub ports: Arc<Ports>,
+    /// Its size.
+    pub shape: Shape,
+    /// How long the start took.
+    pub timeline: Timeline,
+}

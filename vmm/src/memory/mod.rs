@@ -1,0 +1,121 @@
+//! Guest memory: every `mmap` of this process.
+#![expect(unsafe_code, reason = "mapping files over guest memory has no safe interface")]
+
+mod extents;
+mod pages;
+
+pub use extents::{ExtentError, Extents, MAX_EXTENTS};
+pub use pages::{CaptureError, PageMap};
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use vm_memory::{Address, GuestAddress, GuestMemory, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+
+pub use devices::GuestRam;
+
+/// Size of a page, in bytes.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// Guest memory could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Address space could not be reserved.
+    #[error("cannot reserve {bytes} bytes of guest memory at {start:#x}")]
+    Reserve {
+        /// Guest physical address of the range.
+        start: u64,
+        /// Its length.
+        bytes: usize,
+        /// What the mapping said.
+        #[source]
+        source: vm_memory::mmap::MmapRegionError,
+    },
+    /// The ranges do not form a guest memory.
+    #[error("the guest memory ranges overlap or wrap around")]
+    Ranges,
+    /// An extent of the bake's memory could not be mapped.
+    #[error("cannot map {pages} pages of the bake's memory at guest page {guest_page:#x}")]
+    Map {
+        /// First guest page.
+        guest_page: u64,
+        /// Number of pages.
+        pages: u64,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Reserves zeroed private memory for the ranges; nothing is populated.
+pub fn reserve(ranges: &[(GuestAddress, usize)]) -> Result<GuestRam, MemoryError> {
+    let mut regions = Vec::with_capacity(ranges.len());
+    for &(start, bytes) in ranges {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let mapping = MmapRegion::build(None, bytes, libc::PROT_READ | libc::PROT_WRITE, flags)
+            .map_err(|source| MemoryError::Reserve { start: start.raw_value(), bytes, source })?;
+        regions.push(GuestRegionMmap::new(mapping, start).ok_or(MemoryError::Ranges)?);
+    }
+    GuestRam::from_regions(regions).map_err(|_overlap| MemoryError::Ranges)
+}
+
+/// Puts the file's pages in place, privately: guest writes never reach the file. Pages outside the extents stay zero.
+pub fn overlay(ram: &GuestRam, file: &File, extents: &Extents) -> Result<(), MemoryError> {
+    for extent in extents {
+        let failed = |source| MemoryError::Map { guest_page: extent.guest_page, pages: extent.pages, source };
+        let outside = || failed(std::io::Error::from_raw_os_error(libc::ENXIO));
+        let start = GuestAddress(extent.guest_page * PAGE_BYTES);
+        let bytes = usize::try_from(extent.pages * PAGE_BYTES).map_err(|_too_large| outside())?;
+        let region = ram.find_region(start).ok_or_else(outside)?;
+        let offset = start.unchecked_offset_from(region.start_addr());
+        if offset + extent.pages * PAGE_BYTES > region.len() {
+            return Err(outside());
+        }
+        let host = region.get_host_address(vm_memory::MemoryRegionAddress(offset)).map_err(|_gone| outside())?;
+        let file_offset = libc::off_t::try_from(extent.file_page * PAGE_BYTES).map_err(|_too_large| outside())?;
+        // SAFETY: `host..host + bytes` lies inside one mapping that `ram` owns, checked above, so MAP_FIXED replaces
+        // guest memory only. `Extents` lie inside the file, so that no access faults with SIGBUS unless the file is
+        // truncated, which the store's owner never does.
+        let mapped = unsafe {
+            libc::mmap(
+                host.cast(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                file.as_raw_fd(),
+                file_offset,
+            )
+        };
+        if mapped == libc::MAP_FAILED {
+            return Err(failed(std::io::Error::last_os_error()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use vm_memory::Bytes;
+    use vmm_api::MemoryExtent;
+
+    use super::*;
+
+    #[test]
+    fn an_overlay_shows_the_file_and_keeps_guest_writes_private() {
+        let ram = reserve(&[(GuestAddress(0), 16 * 4096)]).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 4096]).unwrap();
+        file.write_all(&[2; 4096]).unwrap();
+        let wanted = vec![MemoryExtent { guest_page: 3, file_page: 1, pages: 1 }];
+        let extents = Extents::validate(wanted, 2 * 4096, &ram).unwrap();
+        overlay(&ram, &file, &extents).unwrap();
+        assert_eq!(ram.read_obj::<u8>(GuestAddress(3 * 4096)).unwrap(), 2);
+        assert_eq!(ram.read_obj::<u8>(GuestAddress(4 * 4096)).unwrap(), 0);
+        ram.write_obj(9u8, GuestAddress(3 * 4096)).unwrap();
+        let mut byte = [0];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut byte, 4096).unwrap();
+        assert_eq!(byte, [2]);
+    }
+}

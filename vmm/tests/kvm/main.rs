@@ -1,0 +1,9 @@
+//! Tests of the VMM process against a real `/dev/kvm`.
+//!
+//! They need a guest kernel and a static busybox (see [`support`]), so they are ignored unless asked for:
+//! `kvm --ignored`, as root, on a host whose KVM can run a Linux guest.
+
+mod boot;
+mod initrd;
+mod round_trip;
+mod support;

@@ -1,0 +1,73 @@
+//! A busy guest survives being captured and restored, again and again, on every vCPU.
+//!
+//! `ROUNDS` says how often (default 3), `VCPUS` on how many vCPUs (default `1,2,4`).
+
+use vmm_api::{Shape, exit_code};
+
+use crate::support::{Bake, Vmm};
+
+/// On each vCPU one loop that never sleeps and one that always does: lost registers stop the first, a lost timer the
+/// second.
+const BUSY: &str = r#"
+busy() { n=0; while :; do n=$((n+1)); case $n in *000) echo "busy$1 $n";; esac; done; }
+timer() { n=0; while :; do sleep 0.02; n=$((n+1)); echo "timer$1 $n"; done; }
+cpus=$(grep -c ^processor /proc/cpuinfo)
+echo "vcpus $cpus"
+cpu=0
+while [ $cpu -lt $cpus ]; do
+    (taskset -p $((1 << cpu)) $(sh -c 'echo $PPID') >/dev/null; busy $cpu) &
+    (taskset -p $((1 << cpu)) $(sh -c 'echo $PPID') >/dev/null; timer $cpu) &
+    cpu=$((cpu+1))
+done
+wait
+"#;
+
+/// The highest count that each loop has reported.
+fn counts(text: &str, vcpus: u8) -> Vec<Option<u64>> {
+    let latest = |name: String| {
+        let is_count = |line: &&str| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(' '));
+        text.lines().rev().find(is_count).and_then(|line| line.split(' ').nth(1)?.trim().parse().ok())
+    };
+    (0..vcpus).flat_map(|cpu| [latest(format!("busy{cpu}")), latest(format!("timer{cpu}"))]).collect()
+}
+
+/// Waits until every loop has counted on from `before`.
+fn await_progress(vmm: &mut Vmm, vcpus: u8, before: &[Option<u64>]) -> Vec<Option<u64>> {
+    vmm.await_console("progress of every loop", |text| {
+        counts(text, vcpus).iter().zip(before).all(|(now, before)| now > before)
+    });
+    counts(&vmm.console_text(), vcpus)
+}
+
+fn round_trip(vcpus: u8, rounds: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut vmm = Vmm::spawn(&folder.path().join("boot"));
+    let cold = vmm.boot(BUSY, Shape { memory_bytes: 128 << 20, vcpus });
+    vmm.await_console("the number of vCPUs", |text| text.contains(&format!("vcpus {vcpus}")));
+    let mut before = await_progress(&mut vmm, vcpus, &vec![None; 2 * usize::from(vcpus)]);
+    let mut bake = end(vmm);
+    println!("{vcpus} vCPUs: booted ({cold:?}); memory, extents, state: {:?}", bake.sizes());
+    for round in 1..=rounds {
+        let mut vmm = Vmm::spawn(&folder.path().join(format!("round{round}")));
+        let restored = vmm.restore(&bake);
+        before = await_progress(&mut vmm, vcpus, &before);
+        bake = end(vmm);
+        println!("{vcpus} vCPUs: round {round} of {rounds}: {before:?} ({restored:?}) {:?}", bake.sizes());
+    }
+}
+
+fn end(vmm: Vmm) -> Bake {
+    let bake = vmm.capture();
+    assert_eq!(vmm.shut_down().code(), Some(exit_code::STOPPED));
+    bake
+}
+
+#[test]
+#[ignore = "needs /dev/kvm and a guest kernel"]
+fn a_busy_guest_goes_on_after_every_restore() {
+    let rounds = std::env::var("ROUNDS").map_or(3, |rounds| rounds.parse().unwrap());
+    let vcpus = std::env::var("VCPUS").unwrap_or_else(|_unset| "1,2,4".into());
+    for vcpus in vcpus.split(',') {
+        round_trip(vcpus.parse().unwrap(), rounds);
+    }
+}

@@ -1,0 +1,179 @@
+//! Drives a VMM process the way its callers do. Needs a usable `/dev/kvm`, a guest kernel and a static busybox:
+//! `SUPERMACHINE_VMM`, `SUPERMACHINE_KERNEL`, `SUPERMACHINE_BUSYBOX` say where, with the installed host's paths as
+//! defaults.
+
+use crate::initrd;
+
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use vmm_api::{Boot, ControlSocket, Disks, Fd, Host, MemoryExtent, Reply, Request, Restore, Shape, Timeline};
+
+/// How long anything may take in an emulated machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+fn path_from(variable: &str, default: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| default.into(), PathBuf::from)
+}
+
+/// A capture.
+pub(crate) struct Bake {
+    state: File,
+    memory: File,
+    extents: Vec<MemoryExtent>,
+    shape: Shape,
+}
+
+impl Bake {
+    /// Size of the memory file in bytes, number of extents, size of the state file in bytes.
+    pub(crate) fn sizes(&self) -> (u64, usize, u64) {
+        (self.memory.metadata().unwrap().len(), self.extents.len(), self.state.metadata().unwrap().len())
+    }
+
+    /// The state file.
+    pub(crate) fn state(&self) -> &File {
+        &self.state
+    }
+}
+
+/// A VMM process.
+pub(crate) struct Vmm {
+    child: Child,
+    control: ControlSocket,
+    console: PathBuf,
+    shape: Shape,
+}
+
+impl Vmm {
+    /// Starts the process; its console goes to `console`.
+    pub(crate) fn spawn(console: &Path) -> Self {
+        let (control, theirs) = ControlSocket::pair().unwrap();
+        let child = Command::new(path_from("SUPERMACHINE_VMM", env!("CARGO_BIN_EXE_supermachine-vmm")))
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, control, console: console.into(), shape: Shape { memory_bytes: 0, vcpus: 0 } }
+    }
+
+    fn host_files(&self) -> (File, File) {
+        let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").unwrap();
+        let console = OpenOptions::new().create(true).append(true).open(&self.console).unwrap();
+        (kvm, console)
+    }
+
+    /// Sends a request and returns its reply.
+    pub(crate) fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Reply {
+        self.control.send(request, fds).unwrap();
+        self.control.receive::<Reply>().unwrap().message
+    }
+
+    /// Boots the test kernel with `script` as its init.
+    pub(crate) fn boot(&mut self, script: &str, shape: Shape) -> Timeline {
+        let kernel = File::open(path_from("SUPERMACHINE_KERNEL", "/opt/supermachine/share/vmlinux")).unwrap();
+        let busybox = std::fs::read(path_from("SUPERMACHINE_BUSYBOX", "/bin/busybox")).unwrap();
+        let initrd = initrd::file(&busybox, script);
+        let (kvm, console) = self.host_files();
+        self.shape = shape;
+        let request = Request::Boot(Boot {
+            host: Host { kvm: Fd(0), console: Fd(1), network_namespace: None },
+            shape,
+            kernel: Fd(2),
+            initrd: Fd(3),
+            cmdline: "console=ttyS0 quiet loglevel=4 reboot=k panic=-1 no_timer_check random.trust_cpu=off".into(),
+            disks: Disks::default(),
+        });
+        self.started(&request, &[kvm.as_fd(), console.as_fd(), kernel.as_fd(), initrd.as_fd()])
+    }
+
+    /// Restores a capture.
+    pub(crate) fn restore(&mut self, bake: &Bake) -> Timeline {
+        let (kvm, console) = self.host_files();
+        self.shape = bake.shape;
+        let request = Request::Restore(Restore {
+            host: Host { kvm: Fd(0), console: Fd(1), network_namespace: None },
+            shape: bake.shape,
+            state: Fd(2),
+            memory: Fd(3),
+            extents: bake.extents.clone(),
+            disks: Disks::default(),
+        });
+        self.started(&request, &[kvm.as_fd(), console.as_fd(), bake.state.as_fd(), bake.memory.as_fd()])
+    }
+
+    fn started(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Timeline {
+        match self.ask(request, fds) {
+            Reply::Running(timeline) => timeline,
+            other => panic!("the VM did not start: {other:?}"),
+        }
+    }
+
+    /// Captures the VM, which stops it.
+    pub(crate) fn capture(&self) -> Bake {
+        let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let request = Request::Capture { state: Fd(0), memory: Fd(1) };
+        match self.ask(&request, &[state.as_fd(), memory.as_fd()]) {
+            Reply::Captured { extents, state_bytes } => {
+                assert_eq!(state.metadata().unwrap().len(), state_bytes);
+                Bake { state, memory, extents, shape: self.shape }
+            }
+            other => panic!("the VM was not captured: {other:?}"),
+        }
+    }
+
+    /// What the guest has written so far.
+    pub(crate) fn console_text(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until the console's text is as wanted.
+    pub(crate) fn await_console(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let text = self.console_text();
+            if wanted(&text) {
+                return;
+            }
+            let tail: String = text.lines().rev().take(20).collect::<Vec<_>>().join("\n");
+            assert!(Instant::now() < deadline, "no {what} on the console; its last lines, newest first:\n{tail}");
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the VMM ended ({status}) before {what} was on the console:\n{tail}");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Asks the process to end and waits for it.
+    pub(crate) fn shut_down(mut self) -> ExitStatus {
+        assert_eq!(self.ask(&Request::Shutdown, &[]), Reply::Stopping);
+        self.child.wait().unwrap()
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) fn await_exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the VMM did not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Vmm {
+    fn drop(&mut self) {
+        // Already gone where a test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
