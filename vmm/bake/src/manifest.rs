@@ -1,0 +1,177 @@
+//! The manifest: what a bake is, readable as far as magic and version without knowing the schema.
+//!
+//! ```text
+//! 0   magic     8 bytes  "SMBAKE\0\0"
+//! 8   version   u32 LE
+//! 12  length    u32 LE   of the body
+//! 16  body      postcard
+//! ..  digest    32 bytes SHA-256 of all that precedes
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::extents::{Extent, Extents, ExtentsError};
+use crate::key::MachineFacts;
+
+/// Version of the format of manifest, state and memory together. It is part of the machine key; a bake of another
+/// version is never found, let alone converted.
+pub const FORMAT_VERSION: u32 = 1;
+/// First bytes of every manifest.
+const MAGIC: [u8; 8] = *b"SMBAKE\0\0";
+const HEADER_BYTES: usize = 16;
+const DIGEST_BYTES: usize = 32;
+/// Largest manifest, in bytes.
+pub(crate) const MAX_MANIFEST_BYTES: usize = 1 << 20;
+
+/// How much of a container's start a bake has behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Level {
+    /// A booted kernel and a waiting agent; good for every container.
+    Base,
+}
+
+impl std::fmt::Display for Level {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Base => f.write_str("base"),
+        }
+    }
+}
+
+/// Size and digest of one of the bake's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the contents.
+    pub digest: Digest,
+}
+
+/// What a bake is. Extents have been checked against memory and file size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// What the bake depends on.
+    pub facts: MachineFacts,
+    /// Its level.
+    pub level: Level,
+    /// The `state` file.
+    pub state: Part,
+    /// The `memory` file.
+    pub memory: Part,
+    /// Where its pages belong.
+    pub extents: Extents,
+}
+
+/// The body as it is stored: nothing is checked.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    facts: MachineFacts,
+    level: Level,
+    state: Part,
+    memory: Part,
+    extents: Vec<Extent>,
+}
+
+/// A manifest that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// It is no manifest at all.
+    #[error("the manifest does not begin with the bake magic")]
+    NotAManifest,
+    /// It is of another format version.
+    #[error("the manifest has format version {found}; this program reads version {FORMAT_VERSION}")]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// Header and size disagree.
+    #[error("the manifest has {bytes} bytes; its header says otherwise")]
+    Length {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Its bytes are not those that were written.
+    #[error("the manifest's digest does not match its contents")]
+    Digest,
+    /// Its body does not decode.
+    #[error("the manifest's body does not decode")]
+    Body(#[source] postcard::Error),
+    /// Its body decodes and bytes are left over.
+    #[error("the manifest's body is followed by {bytes} stray bytes")]
+    Trailing {
+        /// How many.
+        bytes: usize,
+    },
+    /// Its extents don't fit memory or file.
+    #[error("the manifest's memory extents are unusable")]
+    Extents(#[source] ExtentsError),
+    /// It is too large.
+    #[error("the manifest would exceed {MAX_MANIFEST_BYTES} bytes")]
+    TooLarge,
+}
+
+impl Manifest {
+    /// The manifest's bytes.
+    pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
+        let body = postcard::to_stdvec(&Body {
+            facts: self.facts.clone(),
+            level: self.level,
+            state: self.state,
+            memory: self.memory,
+            extents: self.extents.as_slice().to_vec(),
+        })
+        .map_err(ManifestError::Body)?;
+        if body.len() > MAX_MANIFEST_BYTES - HEADER_BYTES - DIGEST_BYTES {
+            return Err(ManifestError::TooLarge);
+        }
+        let length = u32::try_from(body.len()).map_err(|_error| ManifestError::TooLarge)?;
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len() + DIGEST_BYTES);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&Digest::of(&bytes).0);
+        Ok(bytes)
+    }
+
+    /// Reads a manifest. The bytes are untrusted.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let length_error = ManifestError::Length { bytes: bytes.len() };
+        let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(ManifestError::NotAManifest)?;
+        if *magic != MAGIC {
+            return Err(ManifestError::NotAManifest);
+        }
+        let Some((version, rest)) = rest.split_first_chunk::<4>() else { return Err(length_error) };
+        let found = u32::from_le_bytes(*version);
+        if found != FORMAT_VERSION {
+            return Err(ManifestError::Version { found });
+        }
+        let Some((length, rest)) = rest.split_first_chunk::<4>() else { return Err(length_error) };
+        let Some((body, digest)) = rest.split_last_chunk::<DIGEST_BYTES>() else { return Err(length_error) };
+        if usize::try_from(u32::from_le_bytes(*length)) != Ok(body.len()) {
+            return Err(length_error);
+        }
+        if Digest::of(&bytes[..bytes.len() - DIGEST_BYTES]) != Digest(*digest) {
+            return Err(ManifestError::Digest);
+        }
+        let (body, stray) = postcard::take_from_bytes::<Body>(body).map_err(ManifestError::Body)?;
+        if !stray.is_empty() {
+            return Err(ManifestError::Trailing { bytes: stray.len() });
+        }
+        Self::try_from(body)
+    }
+}
+
+impl TryFrom<Body> for Manifest {
+    type Error = ManifestError;
+
+    fn try_from(body: Body) -> Result<Self, ManifestError> {
+        let extents =
+            Extents::check(body.extents, body.facts.memory_bytes, body.memory.bytes).map_err(ManifestError::Extents)?;
+        Ok(Self { facts: body.facts, level: body.level, state: body.state, memory: body.memory, extents })
+    }
+}
+
+#[cfg(test)]
+mod tests;

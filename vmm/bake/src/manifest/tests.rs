@@ -1,0 +1,94 @@
+use super::*;
+use crate::key::tests::facts;
+
+fn manifest() -> Manifest {
+    let extents =
+        vec![Extent { guest_page: 1, file_page: 0, pages: 2 }, Extent { guest_page: 300, file_page: 2, pages: 1 }];
+    Manifest {
+        facts: facts(),
+        level: Level::Base,
+        state: Part { bytes: 700, digest: Digest([5; 32]) },
+        memory: Part { bytes: 3 * 4096, digest: Digest([6; 32]) },
+        extents: Extents::check(extents, 256 << 20, 3 * 4096).unwrap(),
+    }
+}
+
+/// Digest of the bytes of [`manifest`]. If this changes, bakes of earlier builds no longer decode, or decode to
+/// something else: raise [`FORMAT_VERSION`] in the same change and write the new digests here. Never change one
+/// without the other.
+const GOLDEN: (u32, &str, &str) = (
+    1,
+    "c7d70497eed0303135b06a0290741fd3d794ee671892971bf66035450666a6e0",
+    "ff2ab39994e5e69b9b19a71d821b9f649238d344246f7188a324b1a44c0b4a4b",
+);
+
+#[test]
+fn tripwire_the_bytes_of_a_manifest_change_only_with_the_format_version() {
+    let bytes = manifest().encode().unwrap();
+    let now = (FORMAT_VERSION, Digest::of(&bytes).to_string(), facts().key().to_string());
+    assert_eq!((now.0, now.1.as_str(), now.2.as_str()), GOLDEN, "see the comment at GOLDEN");
+}
+
+#[test]
+fn a_manifest_reads_back() {
+    let bytes = manifest().encode().unwrap();
+    assert_eq!(
+        &bytes[..16],
+        [b"SMBAKE\0\0".as_slice(), &1u32.to_le_bytes(), &((bytes.len() - 48) as u32).to_le_bytes()].concat()
+    );
+    assert_eq!(Manifest::decode(&bytes).unwrap(), manifest());
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let bytes = manifest().encode().unwrap();
+    for index in 0..bytes.len() {
+        for bit in 0..8 {
+            let mut flipped = bytes.clone();
+            flipped[index] ^= 1 << bit;
+            assert!(Manifest::decode(&flipped).is_err(), "byte {index}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn every_truncation_and_any_addition_is_noticed() {
+    let bytes = manifest().encode().unwrap();
+    for length in 0..bytes.len() {
+        assert!(Manifest::decode(&bytes[..length]).is_err(), "{length}");
+    }
+    let longer = [bytes.as_slice(), &[0]].concat();
+    assert!(matches!(Manifest::decode(&longer), Err(ManifestError::Length { .. })));
+}
+
+/// A manifest whose digest is right, around any body.
+fn seal(version: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = [MAGIC.as_slice(), &version.to_le_bytes(), &(body.len() as u32).to_le_bytes(), body].concat();
+    let digest = Digest::of(&bytes);
+    bytes.extend_from_slice(&digest.0);
+    bytes
+}
+
+#[test]
+fn faults_behind_a_right_digest_are_told_apart() {
+    let bytes = manifest().encode().unwrap();
+    let body = &bytes[16..bytes.len() - 32];
+    assert!(matches!(Manifest::decode(&seal(2, body)), Err(ManifestError::Version { found: 2 })));
+    assert!(matches!(Manifest::decode(&seal(1, &body[..40])), Err(ManifestError::Body(_))));
+    let stray = [body, &[0, 0]].concat();
+    assert!(matches!(Manifest::decode(&seal(1, &stray)), Err(ManifestError::Trailing { bytes: 2 })));
+    let mut foreign = manifest();
+    foreign.memory.bytes += 4096;
+    assert!(matches!(Manifest::decode(&foreign.encode().unwrap()), Err(ManifestError::Extents(_))));
+    assert!(matches!(Manifest::decode(b"#!/bin/sh\nexit 0\n"), Err(ManifestError::NotAManifest)));
+    let mut flipped = bytes;
+    flipped[20] ^= 1;
+    assert!(matches!(Manifest::decode(&flipped), Err(ManifestError::Digest)));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_body_behind_a_right_digest_passes_or_fails_without_a_panic(body: Vec<u8>) {
+        let _outcome = Manifest::decode(&seal(FORMAT_VERSION, &body)).is_ok();
+    }
+}

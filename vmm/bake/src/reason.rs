@@ -1,0 +1,105 @@
+//! Why a start is not restored.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use crate::key::Key;
+
+/// Why there is no usable bake. Its text is what users see.
+#[derive(Debug, thiserror::Error)]
+pub enum Reason {
+    /// None was made yet.
+    #[error("no bake for this machine key yet")]
+    Absent,
+    /// It is damaged or foreign, and was removed.
+    #[error("bake {key} is corrupt: {}; removed", chain(damage))]
+    Corrupt {
+        /// The bake.
+        key: Key,
+        /// What is wrong.
+        damage: Damage,
+    },
+    /// Someone else could have written it.
+    #[error("bake {key} is not trusted: {} {problem}", path.display())]
+    Untrusted {
+        /// The bake.
+        key: Key,
+        /// The file or directory in question.
+        path: PathBuf,
+        /// What is wrong with it, and the remedy.
+        problem: String,
+    },
+    /// It can't be read.
+    #[error("bake {key} can't be read: {}: {error}", path.display())]
+    Unreadable {
+        /// The bake.
+        key: Key,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It is being removed.
+    #[error("bake {key} is being removed")]
+    BeingRemoved {
+        /// The bake.
+        key: Key,
+    },
+    /// The configuration says so.
+    #[error("baking is off (config)")]
+    Off,
+}
+
+/// What is wrong with a bake.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// Its manifest.
+    #[error(transparent)]
+    Manifest(crate::ManifestError),
+    /// A file is missing.
+    #[error("the file `{file}` is missing")]
+    Missing {
+        /// Its name.
+        file: &'static str,
+    },
+    /// A file's size.
+    #[error("the file `{file}` has {found} bytes instead of {expected}")]
+    Size {
+        /// Its name.
+        file: &'static str,
+        /// Its size in bytes.
+        found: u64,
+        /// What the manifest says.
+        expected: u64,
+    },
+    /// A file's contents.
+    #[error("the digest of the file `{file}` does not match the manifest")]
+    Contents {
+        /// Its name.
+        file: &'static str,
+    },
+    /// It is another machine's bake under our key.
+    #[error("it was made for another machine ({difference})")]
+    Foreign {
+        /// What differs.
+        difference: String,
+    },
+    /// The VMM found its state unusable, or the guest didn't survive being restored.
+    #[error("{message}")]
+    Unusable {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,321 @@
+//! The directory of bakes.
+//!
+//! `<store>/<key>/{manifest,state,memory}`. A bake appears by a rename and disappears by one, so that nobody ever
+//! sees half of one. Whoever uses a bake holds a shared lock on its manifest.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat, renameat};
+use rustix::io::Errno;
+
+use crate::digest::Digest;
+use crate::draft::{self, Draft};
+use crate::identity::FileIdentity;
+use crate::key::{Key, MachineFacts};
+use crate::ledger::{Checked, Ledger};
+use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, Part};
+use crate::reason::{Damage, Reason};
+use crate::trust::distrust;
+
+pub(crate) const MANIFEST: &str = "manifest";
+pub(crate) const STATE: &str = "state";
+pub(crate) const MEMORY: &str = "memory";
+
+/// What the store has for a key.
+#[derive(Debug)]
+pub enum Lookup {
+    /// A bake, checked and locked.
+    Hit(Box<Bake>),
+    /// Nothing usable.
+    Miss(Reason),
+}
+
+/// A bake in use: its files are open and the store won't remove it while this lives.
+#[derive(Debug)]
+pub struct Bake {
+    /// Its key.
+    pub key: Key,
+    /// What it is.
+    pub manifest: Manifest,
+    /// The open `state` file.
+    pub state: File,
+    /// The open `memory` file.
+    pub memory: File,
+    /// Carries the shared lock.
+    _lock: File,
+}
+
+/// A bake whose manifest is good. Its other files may still have to be read through.
+#[derive(Debug)]
+pub struct Candidate {
+    bake: Bake,
+    files: [Checked; 2],
+    is_verified: bool,
+    ledger: Ledger,
+}
+
+/// The store can't be worked with.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct StoreError {
+    /// What was tried.
+    pub action: &'static str,
+    /// On which file.
+    pub path: PathBuf,
+    /// Why it failed.
+    #[source]
+    pub source: io::Error,
+}
+
+/// A bake in a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: Key,
+    /// Bytes that its files occupy on the disk.
+    pub disk_bytes: u64,
+    /// Whether a VM runs from it.
+    pub in_use: bool,
+}
+
+/// A directory of bakes. Making one of these touches nothing.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+    ledger: Ledger,
+}
+
+impl Store {
+    /// The store in `directory`. What has been verified is remembered in `run_directory`, which must not survive a
+    /// reboot.
+    pub fn new(directory: PathBuf, run_directory: &Path) -> Self {
+        Self { directory, ledger: Ledger::new(run_directory.join("verified")) }
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Finds the bake for a machine and checks it, reading through its files unless that was done before. A damaged bake is removed.
+    pub fn lookup(&self, facts: &MachineFacts) -> Lookup {
+        match self.open(facts).and_then(Candidate::verify) {
+            Ok(bake) => Lookup::Hit(Box::new(bake)),
+            Err(reason) => Lookup::Miss(self.dispose(reason)),
+        }
+    }
+
+    /// Opens and locks a bake and checks its manifest. Reads no large file. The caller hands a failure to
+    /// [`Self::dispose`].
+    pub fn open(&self, facts: &MachineFacts) -> Result<Candidate, Reason> {
+        let key = &facts.key();
+        let path = self.directory.join(key.to_string());
+        let directory = open_trusted(key, CWD, &path, &path, OFlags::DIRECTORY)?;
+        let directory = directory.ok_or(Reason::Absent)?;
+        let file = |name: &'static str| -> Result<(File, FileIdentity), Reason> {
+            let full = path.join(name);
+            let file = open_trusted(key, &directory, Path::new(name), &full, OFlags::empty())?
+                .ok_or(Reason::Corrupt { key: *key, damage: Damage::Missing { file: name } })?;
+            let metadata = file.metadata().map_err(|error| unreadable(key, &full, error))?;
+            Ok((file, FileIdentity::from(&metadata)))
+        };
+        let (lock, _) = file(MANIFEST)?;
+        flock(&lock, FlockOperation::NonBlockingLockShared).map_err(|_error| Reason::BeingRemoved { key: *key })?;
+        let manifest = read_manifest(facts, key, &path.join(MANIFEST), &lock)?;
+        let (state, state_identity) = file(STATE)?;
+        let (memory, memory_identity) = file(MEMORY)?;
+        let files = [
+            Checked { part: manifest.state, identity: state_identity },
+            Checked { part: manifest.memory, identity: memory_identity },
+        ];
+        check_size(key, STATE, &files[0])?;
+        check_size(key, MEMORY, &files[1])?;
+        let is_verified = self.ledger.vouches(key, &files);
+        let bake = Bake { key: *key, manifest, state, memory, _lock: lock };
+        Ok(Candidate { bake, files, is_verified, ledger: self.ledger.clone() })
+    }
+
+    /// Draws the consequence of a failed lookup: a damaged bake leaves the store.
+    pub fn dispose(&self, reason: Reason) -> Reason {
+        if let Reason::Corrupt { key, .. } = &reason {
+            self.discard(key);
+        }
+        reason
+    }
+
+    /// Removes a bake that turned out to be unusable, in use or not, and says so as a reason.
+    pub fn quarantine(&self, key: Key, message: String) -> Reason {
+        self.dispose(Reason::Corrupt { key, damage: Damage::Unusable { message } })
+    }
+
+    /// Begins a new bake. Left-overs of crashed attempts are swept away.
+    pub fn draft(&self) -> Result<Draft, StoreError> {
+        draft::begin(self)
+    }
+
+    /// All bakes.
+    pub fn list(&self) -> Result<Vec<Entry>, StoreError> {
+        let entries = match fs::read_dir(&self.directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.error("list", &self.directory, source)),
+        };
+        let keys = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<Key>().ok());
+        let mut list: Vec<_> = keys.map(|key| self.entry(key)).collect();
+        list.sort_by_key(|entry| entry.key);
+        Ok(list)
+    }
+
+    /// Removes a bake. `Ok(false)` if a VM runs from it or if there is no such bake.
+    pub fn remove(&self, key: &Key) -> Result<bool, StoreError> {
+        let manifest = self.directory.join(key.to_string()).join(MANIFEST);
+        let lock = match File::open(&manifest) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(self.error("open", &manifest, source)),
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            Err(error) => return Err(self.error("lock", &manifest, error.into())),
+        }
+        self.take_away(key)?;
+        Ok(true)
+    }
+
+    fn entry(&self, key: Key) -> Entry {
+        use std::os::unix::fs::MetadataExt;
+        let path = self.directory.join(key.to_string());
+        let blocks =
+            [MANIFEST, STATE, MEMORY].map(|name| fs::metadata(path.join(name)).map_or(0, |file| file.blocks()));
+        let lock = File::open(path.join(MANIFEST));
+        let in_use = lock.is_ok_and(|lock| {
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err_and(|error| error == Errno::WOULDBLOCK)
+        });
+        Entry { key, disk_bytes: blocks.iter().sum::<u64>() * 512, in_use }
+    }
+
+    fn discard(&self, key: &Key) {
+        if let Err(error) = self.take_away(key) {
+            tracing::warn!(%key, error = %error, cause = %error.source, "a corrupt bake can't be removed");
+        }
+    }
+
+    /// Renames a bake out of sight and deletes it.
+    fn take_away(&self, key: &Key) -> Result<(), StoreError> {
+        self.ledger.forget(key);
+        let from = self.directory.join(key.to_string());
+        let to = self.directory.join(unique(".removed"));
+        match renameat(CWD, &from, CWD, &to) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(self.error("rename", &from, error.into())),
+        }
+        remove_tree(&to).map_err(|source| self.error("remove", &to, source))
+    }
+
+    pub(crate) fn error(&self, action: &'static str, path: &Path, source: io::Error) -> StoreError {
+        StoreError { action, path: path.to_owned(), source }
+    }
+}
+
+impl Candidate {
+    /// Whether the bake's files have been checked since the host booted and are unchanged.
+    pub fn is_verified(&self) -> bool {
+        self.is_verified
+    }
+
+    /// Checks the digests of the bake's files if that hasn't been done, which reads all of them.
+    pub fn verify(self) -> Result<Bake, Reason> {
+        let Self { bake, files, is_verified, ledger } = self;
+        if is_verified {
+            return Ok(bake);
+        }
+        for (name, file, part) in
+            [(STATE, &bake.state, bake.manifest.state), (MEMORY, &bake.memory, bake.manifest.memory)]
+        {
+            let digest = Digest::of_file(file).map_err(|error| unreadable(&bake.key, Path::new(name), error))?;
+            if digest != part.digest {
+                return Err(Reason::Corrupt { key: bake.key, damage: Damage::Contents { file: name } });
+            }
+        }
+        // The identities were taken before the contents were read: a change since then makes the record worthless.
+        ledger.record(&bake.key, &files);
+        Ok(bake)
+    }
+}
+
+fn unreadable(key: &Key, path: &Path, error: io::Error) -> Reason {
+    Reason::Unreadable { key: *key, path: path.to_owned(), error }
+}
+
+/// Opens a file or directory that only this user may have written; None if it doesn't exist.
+fn open_trusted(
+    key: &Key,
+    at: impl std::os::fd::AsFd,
+    name: &Path,
+    full: &Path,
+    flags: OFlags,
+) -> Result<Option<File>, Reason> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
+    let file = match openat(at, name, flags, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(unreadable(key, full, error.into())),
+    };
+    let metadata = file.metadata().map_err(|error| unreadable(key, full, error))?;
+    match distrust(full, &metadata) {
+        Some(problem) => Err(Reason::Untrusted { key: *key, path: full.to_owned(), problem }),
+        None => Ok(Some(file)),
+    }
+}
+
+fn read_manifest(facts: &MachineFacts, key: &Key, path: &Path, file: &File) -> Result<Manifest, Reason> {
+    use std::os::unix::fs::MetadataExt;
+    let corrupt = |damage| Reason::Corrupt { key: *key, damage };
+    let mut bytes = Vec::new();
+    let metadata = file.metadata().map_err(|error| unreadable(key, path, error))?;
+    if metadata.nlink() == 0 {
+        // Removed between opening and locking.
+        return Err(Reason::Absent);
+    }
+    let limit = MAX_MANIFEST_BYTES as u64 + 1;
+    file.take(limit).read_to_end(&mut bytes).map_err(|error| unreadable(key, path, error))?;
+    let manifest = Manifest::decode(&bytes).map_err(|error| corrupt(Damage::Manifest(error)))?;
+    match facts.difference(&manifest.facts) {
+        Some(difference) => Err(corrupt(Damage::Foreign { difference })),
+        None => Ok(manifest),
+    }
+}
+
+fn check_size(key: &Key, file: &'static str, checked: &Checked) -> Result<(), Reason> {
+    let (found, Part { bytes: expected, .. }) = (checked.identity.size(), checked.part);
+    if found == expected {
+        return Ok(());
+    }
+    Err(Reason::Corrupt { key: *key, damage: Damage::Size { file, found, expected } })
+}
+
+/// A name that nothing else in this store has.
+pub(crate) fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Deletes a bake's directory; what is gone already is no error.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+use std::io::Write;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::thread::sleep;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::extents::Extent;
+use crate::key::tests::facts;
+use crate::manifest::Level;
+use crate::{ExtentsError, PublishError, Published};
+
+struct Fixture {
+    _dir: TempDir,
+    store: Store,
+}
+
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::new(dir.path().join("bakes"), &dir.path().join("run"));
+    Fixture { _dir: dir, store }
+}
+
+fn publish_for(store: &Store, facts: MachineFacts) -> Published {
+    let mut draft = store.draft().unwrap();
+    draft.state.write_all(b"registers").unwrap();
+    draft.memory.write_all(&[7; 2 * 4096]).unwrap();
+    // Times must be old enough to be trusted; a real capture takes longer than this.
+    sleep(Duration::from_millis(30));
+    draft.publish(facts, Level::Base, vec![Extent { guest_page: 3, file_page: 0, pages: 2 }]).unwrap()
+}
+
+fn publish(store: &Store) -> Key {
+    match publish_for(store, facts()) {
+        Published::New(key) => key,
+        Published::AlreadyThere(_) => panic!("published twice"),
+    }
+}
+
+fn miss(store: &Store) -> String {
+    match store.lookup(&facts()) {
+        Lookup::Hit(_) => panic!("a hit"),
+        Lookup::Miss(reason) => reason.to_string(),
+    }
+}
+
+fn names(store: &Store) -> Vec<String> {
+    fs::read_dir(store.directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Changes one byte of a file of a bake, as a broken disk or a fat finger would.
+fn flip(store: &Store, key: &Key, name: &str, offset: u64) {
+    let path = store.directory().join(key.to_string()).join(name);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+}
+
+#[test]
+fn a_published_bake_is_found_and_verified_once() {
+    let Fixture { _dir, store } = fixture();
+    assert_eq!(miss(&store), "no bake for this machine key yet");
+    let key = publish(&store);
+    let Lookup::Hit(bake) = store.lookup(&facts()) else { panic!("a miss") };
+    assert_eq!(bake.manifest.state.bytes, 9);
+    assert_eq!(bake.manifest.facts, facts());
+    sleep(Duration::from_millis(30));
+    drop(store.lookup(&facts()));
+    assert!(store.open(&facts()).unwrap().is_verified());
+    for name in [MANIFEST, STATE, MEMORY] {
+        let mode = fs::metadata(store.directory().join(key.to_string()).join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o400, "{name}");
+    }
+}
+
+#[test]
+fn a_changed_byte_in_any_file_is_noticed_and_the_bake_removed() {
+    for (file, why) in [
+        (MANIFEST, "the manifest's digest does not match its contents"),
+        (STATE, "the digest of the file `state` does not match the manifest"),
+        (MEMORY, "the digest of the file `memory` does not match the manifest"),
+    ] {
+        let Fixture { _dir, store } = fixture();
+        let key = publish(&store);
+        sleep(Duration::from_millis(30));
+        assert!(matches!(store.lookup(&facts()), Lookup::Hit(_)));
+        flip(&store, &key, file, if file == MANIFEST { 40 } else { 5 });
+        assert_eq!(miss(&store), format!("bake {key} is corrupt: {why}; removed"));
+        assert_eq!(names(&store), Vec::<String>::new());
+        assert_eq!(miss(&store), "no bake for this machine key yet");
+    }
+}
+
+#[test]
+fn a_bake_of_another_machine_under_our_key_is_foreign() {
+    let Fixture { _dir, store } = fixture();
+    let other = MachineFacts { cpu_model: 1, ..facts() };
+    let theirs = publish_for(&store, other).key();
+    let ours = facts().key();
+    fs::rename(store.directory().join(theirs.to_string()), store.directory().join(ours.to_string())).unwrap();
+    let why = miss(&store);
+    assert_eq!(
+        why,
+        format!("bake {ours} is corrupt: it was made for another machine (CPU model 1, here 107); removed")
+    );
+    assert_eq!(names(&store), Vec::<String>::new());
+}
+
+#[test]
+fn truncated_and_missing_files_are_named() {
+    let Fixture { _dir, store } = fixture();
+    let key = publish(&store);
+    let memory = store.directory().join(key.to_string()).join(MEMORY);
+    fs::set_permissions(&memory, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::OpenOptions::new().write(true).open(&memory).unwrap().set_len(4096).unwrap();
+    assert!(miss(&store).contains("the file `memory` has 4096 bytes instead of 8192"));
+    let key = publish(&store);
+    fs::remove_file(store.directory().join(key.to_string()).join(STATE)).unwrap();
+    assert!(miss(&store).contains("the file `state` is missing"));
+}
+
+#[test]
+fn files_that_others_can_write_are_refused_with_the_remedy_and_kept() {
+    let Fixture { _dir, store } = fixture();
+    let key = publish(&store);
+    let directory = store.directory().join(key.to_string());
+    let memory = directory.join(MEMORY);
+    fs::set_permissions(&memory, fs::Permissions::from_mode(0o666)).unwrap();
+    let why = miss(&store);
+    assert!(why.contains(&format!("run `chmod go-w {}`", memory.display())), "{why}");
+    fs::set_permissions(&memory, fs::Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(miss(&store).contains("can be written by others"));
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(matches!(store.lookup(&facts()), Lookup::Hit(_)));
+}
+
+#[test]
+fn a_symbolic_link_is_not_followed() {
+    let Fixture { _dir, store } = fixture();
+    let key = publish(&store);
+    let directory = store.directory().join(key.to_string());
+    fs::rename(directory.join(STATE), store.directory().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(store.directory().join("elsewhere"), directory.join(STATE)).unwrap();
+    assert!(miss(&store).contains("can't be read"));
+}
+
+#[test]
+fn a_bake_in_use_is_not_removed() {
+    let Fixture { _dir, store } = fixture();
+    let key = publish(&store);
+    let Lookup::Hit(bake) = store.lookup(&facts()) else { panic!("a miss") };
+    assert!(store.list().unwrap()[0].in_use);
+    assert!(!store.remove(&key).unwrap());
+    drop(bake);
+    assert!(!store.list().unwrap()[0].in_use);
+    assert!(store.remove(&key).unwrap());
+    assert!(!store.remove(&key).unwrap());
+    assert_eq!(store.list().unwrap(), vec![]);
+}
+
+#[test]
+fn a_bake_is_published_once() {
+    let Fixture { _dir, store } = fixture();
+    let key = publish(&store);
+    assert_eq!(publish_for(&store, facts()), Published::AlreadyThere(key));
+    assert_eq!(names(&store), vec![key.to_string()]);
+}
+
+#[test]
+fn unfinished_drafts_disappear() {
+    let Fixture { _dir, store } = fixture();
+    let draft = store.draft().unwrap();
+    assert_eq!(names(&store).len(), 1);
+    drop(draft);
+    assert_eq!(names(&store).len(), 0);
+    fs::create_dir(store.directory().join(".draft-1-1")).unwrap();
+    let living = store.draft().unwrap();
+    let other = store.draft().unwrap();
+    assert_eq!(names(&store).len(), 2, "the abandoned one is gone, the two living ones stay");
+    drop((living, other));
+}
+
+#[test]
+fn a_capture_that_is_no_bake_is_not_published() {
+    let Fixture { _dir, store } = fixture();
+    let draft = store.draft().unwrap();
+    let extents = vec![Extent { guest_page: 0, file_page: 0, pages: 1 }];
+    let error = draft.publish(facts(), Level::Base, extents).unwrap_err();
+    assert!(matches!(error, PublishError::Extents(ExtentsError::WrongFileSize { covered: 4096, bytes: 0 })));
+    assert_eq!(names(&store).len(), 0);
+}
+
+#[test]
+fn a_lookup_survives_any_manifest() {
+    let Fixture { _dir, store } = fixture();
+    let key = facts().key();
+    for bytes in [&b""[..], b"SMBAKE\0\0", &[0xff; 4096]] {
+        let directory = store.directory().join(key.to_string());
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(MANIFEST), bytes).unwrap();
+        assert!(miss(&store).contains("is corrupt"));
+    }
+}
