@@ -13,6 +13,8 @@ pub mod layout;
 
 mod block;
 mod console;
+#[cfg(test)]
+mod driver;
 mod error;
 mod poll;
 mod ring;

@@ -50,8 +50,8 @@ impl Slot {
         }
         let rings = device.rings();
         let mut queues = rings.lock();
-        for (ring, saved) in queues.rings.iter_mut().zip(&state.rings) {
-            let restored = Ring::try_from(*saved).ok().ok_or(invalid("a queue is misconfigured"))?;
+        for (ring, saved) in queues.rings.iter_mut().zip(state.rings) {
+            let restored = Ring::try_from(saved).ok().ok_or(invalid("a queue is misconfigured"))?;
             let queue = restored.queue();
             if queue.ready() && queue.event_idx_enabled() != registers.has_feature(VIRTIO_RING_F_EVENT_IDX) {
                 return Err(invalid("a queue's notifications contradict the features"));
