@@ -1,12 +1,12 @@
 # First process of the emulated host: puts the job's files in place, then becomes
 # systemd. /job is the folder that the launcher shares:
-#   bin/ share/ deploy/   the product            host/   this folder
-#   images.tar            the test images
+#   bin/ share/ deploy/   the product, as built    host/   this folder
 #   flavour               containerd-2 or containerd-1.7
 #   run                   what to do (absent: give a shell on the serial console)
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs -o mode=755 tmpfs /run
 
 fail() {
     echo "host: $*" >/dev/console
@@ -25,30 +25,33 @@ modprobe -q kvm-amd || modprobe -q kvm-intel || echo "host: no KVM" >/dev/consol
 modprobe -a overlay loop squashfs tun veth bridge act_mirred sch_ingress cls_u32 cls_matchall ||
     fail "the host kernel lacks a module"
 
-mkdir -p /opt/supermachine/bin /opt/supermachine/share
-cp -r /job/bin/. /opt/supermachine/bin/
-cp -r /job/share/. /opt/supermachine/share/
-for program in /opt/supermachine/bin/*; do
-    [ -e "$program" ] && ln -sf "$program" /usr/local/bin/
-done
-
 units=/etc/systemd/system
 rm -f $units/containerd.service
 case $(cat /job/flavour) in
 containerd-2)
     ln -sf /opt/containerd/bin/* /usr/local/bin/
     cp /job/host/units/containerd.service $units/
-    version=3
+    version=2 format=3
     ;;
 containerd-1.7)
     ln -sf /opt/containerd/bin/nerdctl /usr/local/bin/
-    version=2
+    version=1.7 format=2
     ;;
 *) fail "no such flavour: $(cat /job/flavour)" ;;
 esac
-mkdir -p /etc/containerd/conf.d
-sed "s/^version = .*/version = $version/" /job/host/containerd.toml >/etc/containerd/config.toml
-. /job/host/product.sh
+# The disk was first filled by a boot that may have left these.
+rm -rf /etc/containerd /opt/supermachine
+mkdir -p /etc/containerd
+sed "s/^version = .*/version = $format/" /job/host/containerd.toml >/etc/containerd/config.toml
+
+# As a person would install it, but for starting it: systemd does that below.
+CONTAINERD_VERSION=$version /bin/sh /job/deploy/install.sh --staging / --bin /job/bin \
+    --kernel /job/share/vmlinux --initrd /job/share/initrd.cpio >/run/install.log 2>&1 ||
+    { # An unfinished product: its parts can still be tried by hand.
+        echo "host: the product is not installed: $(cat /run/install.log)" >/dev/console
+        mkdir -p /opt/supermachine
+        cp -r /job/bin /job/share /opt/supermachine/
+    }
 
 if [ -e /job/run ]; then
     cp /job/host/units/job.service $units/task.service

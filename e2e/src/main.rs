@@ -1,2 +1,62 @@
-//! Placeholder.
-fn main() {}
+//! Runs scenarios inside the emulated host.
+//!
+//! `/job/scenario-list` names them, `/job/scenarios` holds their scripts. Hosts
+//! that run side by side share `/host`: a scenario belongs to the host that
+//! creates `/host/claimed/NAME`, and its results go to `/host/NAME/`.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "the launcher shows what this prints")]
+
+mod logs;
+mod residue;
+mod scenario;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+
+use crate::scenario::Scenario;
+
+const LIST: &str = "/job/scenario-list";
+const RESULTS: &str = "/host";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("scenario-runner: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let list = fs::read_to_string(LIST).with_context(|| format!("cannot read {LIST}"))?;
+    for name in list.lines() {
+        if !claim(name)? {
+            continue;
+        }
+        let scenario = Scenario::open(name, &Path::new(RESULTS).join(name))?;
+        let started = Instant::now();
+        let outcome = match scenario.run()? {
+            None => "passed".to_owned(),
+            Some(reason) => reason,
+        };
+        println!("{name}: {outcome} ({:.1} s)", started.elapsed().as_secs_f64());
+        scenario.record(&outcome)?;
+    }
+    Ok(())
+}
+
+/// True if no other host has this scenario.
+fn claim(name: &str) -> anyhow::Result<bool> {
+    let path = Path::new(RESULTS).join("claimed").join(name);
+    match File::create_new(&path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot create {}", path.display())),
+    }
+}

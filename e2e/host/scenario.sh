@@ -1,0 +1,92 @@
+# Sourced before each scenario, which runs with `bash -eu -o pipefail` inside the
+# emulated host, as root, in an empty folder, with containerd running.
+#
+#   NAME     the scenario's name; use it, or names that start with it, for containers
+#   TMPDIR   a folder of the scenario's own
+#
+# The first lines of a scenario say what it asserts. A scenario fails when a
+# command fails, when it exceeds its limit (`# limit: SECONDS`, 120 by default), or
+# when anything of it is left afterwards: a process, mount, file, container.
+#
+# All scenarios share containerd's default namespace: the images are there, and
+# unpacking them again in a namespace of each would cost more than the scenarios.
+
+runtime=io.containerd.supermachine.v2
+snapshotter=supermachine
+busybox=docker.io/library/busybox:latest
+debian=docker.io/library/debian:latest
+bakes=/var/lib/supermachine/bakes
+started_at=$(date +%s)
+
+fail() {
+    printf 'FAILED: %s\n' "$*"
+    exit 1
+}
+
+# Usage: assert_eq EXPECTED ACTUAL [WHAT]
+assert_eq() {
+    [ "$1" = "$2" ] || fail "${3:-value}: expected \"$1\", got \"$2\""
+}
+
+# Usage: assert_contains TEXT PART
+assert_contains() {
+    case $1 in *"$2"*) ;; *) fail "expected \"$2\" in: $1" ;; esac
+}
+
+# Usage: expect_status STATUS COMMAND...; its output is in $output.
+expect_status() {
+    local expected=$1 status=0
+    shift
+    output=$("$@" 2>&1) || status=$?
+    [ "$status" = "$expected" ] || fail "expected status $expected, got $status from: $* ($output)"
+}
+
+# Usage: expect_fail COMMAND...; any status but 0 will do, its output is in $output.
+expect_fail() {
+    local status=0
+    output=$("$@" 2>&1) || status=$?
+    [ "$status" != 0 ] || fail "should have failed: $* ($output)"
+}
+
+# Usage: wait_until SECONDS COMMAND...
+wait_until() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || fail "did not become true in time: $*"
+        sleep 0.2
+    done
+}
+
+# Usage: ctr_run CONTAINER_OR_OPTION...: `ctr run` with our runtime.
+ctr_run() {
+    ctr run --snapshotter $snapshotter --runtime $runtime "$@"
+}
+
+# Usage: nerdctl_run OPTION... IMAGE COMMAND...: `nerdctl run` with our runtime.
+nerdctl_run() {
+    nerdctl run --net none --snapshotter $snapshotter --runtime $runtime "$@"
+}
+
+a_bake_exists() {
+    [ -n "$(find $bakes -mindepth 2 -maxdepth 2 -name manifest 2>/dev/null | head -n 1)" ]
+}
+
+# Makes sure that the next start can be restored.
+require_bake() {
+    a_bake_exists || ctr_run --rm $busybox "$NAME-bake" true
+    wait_until 180 a_bake_exists
+}
+
+# What the shim logged about the starts since the scenario began, one per line.
+start_lines() {
+    journalctl --no-pager --output=cat --unit=containerd --since="@$started_at" | grep -F 'spawn_to_answer_us' || true
+}
+
+# How the last of them started: `cold` or `restored(LEVEL)`.
+last_start_mode() {
+    start_lines | tail -n 1 | sed -E 's/.*mode="?([^" ]+)"?.*/\1/'
+}
+
+# What every container was started with is what a failing scenario is read by.
+set -x

@@ -1,0 +1,155 @@
+//! Runs the scenarios in emulated hosts, side by side.
+//!
+//! Every host has one vCPU, so two of them use two cores; they take scenarios
+//! from one list by creating a file per scenario in a folder that both see.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use glob::Pattern;
+
+use crate::job::{Flavour, Job};
+use crate::machine::{Host, Parts, Task};
+use crate::paths;
+use crate::product::{self, Product, Profile};
+use crate::step::step;
+
+/// What to run, and where.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Runs the scenarios whose name matches this glob.
+    #[arg(long, default_value = "*")]
+    filter: String,
+    /// Which containerd the hosts run.
+    #[arg(long, default_value = "containerd-2")]
+    flavour: Flavour,
+    /// Which build of the product they get.
+    #[arg(long, default_value = "release")]
+    profile: Profile,
+    /// Runs the repetitions that are too long for every day instead.
+    #[arg(long)]
+    soak: bool,
+    /// How many hosts run side by side.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    hosts: u8,
+    /// Seconds after which a host is switched off.
+    #[arg(long, default_value_t = 2400)]
+    time_limit: u64,
+}
+
+/// Runs the matching scenarios; the last line is `N passed, N failed`.
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let outcomes = match outcomes(options) {
+        Ok(outcomes) => outcomes,
+        Err(error) => {
+            println!("0 passed, 0 failed");
+            return Err(error);
+        }
+    };
+    let failed: Vec<_> = outcomes.iter().filter(|(_, outcome)| *outcome != "passed").collect();
+    for (name, outcome) in &failed {
+        println!("FAILED {name}: {outcome}; see {}", results_folder().join(name).display());
+    }
+    println!("{} passed, {} failed", outcomes.len() - failed.len(), failed.len());
+    Ok(if failed.is_empty() && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn outcomes(options: &Options) -> anyhow::Result<BTreeMap<String, String>> {
+    let names = options.matching()?;
+    ensure!(!names.is_empty(), "no scenario matches {}", options.filter);
+    let product = product::build(options.profile)?;
+    let parts = step("emulated host", Parts::build)?;
+    let disk = parts.ready_disk(options.flavour)?;
+    let results = results_folder();
+    if results.exists() {
+        fs::remove_dir_all(&results).with_context(|| format!("cannot empty {}", results.display()))?;
+    }
+    fs::create_dir_all(results.join("claimed"))?;
+    let hosts = usize::from(options.hosts).min(names.len());
+    let fleet = Fleet { options, names, parts, disk, product };
+    step(&format!("{} scenarios in {hosts} hosts with {}", fleet.names.len(), options.flavour.name()), || {
+        fleet.run(hosts)
+    })?;
+    Ok(fleet
+        .names
+        .into_iter()
+        .map(|name| (outcome(&results, &name), name))
+        .map(|(outcome, name)| (name, outcome))
+        .collect())
+}
+
+/// What every host is made from.
+struct Fleet<'a> {
+    options: &'a Options,
+    names: Vec<String>,
+    parts: Parts,
+    disk: PathBuf,
+    product: Product,
+}
+
+impl Fleet<'_> {
+    fn run(&self, hosts: usize) -> anyhow::Result<()> {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (1..=hosts).map(|number| scope.spawn(move || self.run_host(number))).collect();
+            for host in running {
+                host.join().map_err(|_panic| anyhow::anyhow!("a thread that runs a host panicked"))??;
+            }
+            Ok(())
+        })
+    }
+
+    fn run_host(&self, number: usize) -> anyhow::Result<()> {
+        let job = Job::new(self.options.flavour, &self.product)?;
+        job.add_folder(&self.options.folder(), "scenarios")?;
+        job.write("scenario-list", &self.names.join("\n"))?;
+        job.write("run", "/job/bin/scenario-runner")?;
+        let host = Host { shared: Some(results_folder()), ..Host::new(&self.parts, self.disk.clone(), &job) };
+        let ending = host.run(Task::Job, Duration::from_secs(self.options.time_limit), |line| {
+            print!("[host {number}] {}", String::from_utf8_lossy(line));
+            Ok(())
+        })?;
+        let console = results_folder().join(format!("host-{number}-console.log"));
+        fs::copy(job.outside("console.log"), console).context("the host left no console log")?;
+        println!("[host {number}] {}", ending.describe());
+        Ok(())
+    }
+}
+
+/// `passed`, or why not.
+fn outcome(results: &Path, name: &str) -> String {
+    let text = fs::read_to_string(results.join(name).join("outcome")).unwrap_or_default();
+    match (text.trim(), results.join("claimed").join(name).exists()) {
+        ("", true) => "its host stopped while it ran".to_owned(),
+        ("", false) => "no host was left to run it".to_owned(),
+        (outcome, _) => outcome.to_owned(),
+    }
+}
+
+impl Options {
+    fn folder(&self) -> PathBuf {
+        paths::checkout().join(if self.soak { "e2e/soak" } else { "e2e/scenarios" })
+    }
+
+    fn matching(&self) -> anyhow::Result<Vec<String>> {
+        let pattern = Pattern::new(&self.filter).with_context(|| format!("{} is no glob", self.filter))?;
+        let folder = self.folder();
+        let mut names = Vec::new();
+        for entry in folder.read_dir().with_context(|| format!("no scenarios in {}", folder.display()))? {
+            let path = entry?.path();
+            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            if path.extension().is_some_and(|extension| extension == "sh") && pattern.matches(&name) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn results_folder() -> PathBuf {
+    paths::target().join("e2e-results")
+}
