@@ -21,17 +21,17 @@ demo: setup
 	@$(xtask) demo
 
 test: setup unit
-	@$(xtask) e2e --flavour containerd-1.7 --filter 'run-*'
-	@$(xtask) e2e
+	@$(xtask) e2e --profile release --flavour containerd-1.7 --filter 'run-*'
+	@$(xtask) e2e --profile release
 
 shell: setup
 	@$(xtask) host shell --profile release
 
 e2e: setup
-	@$(xtask) e2e --filter '$(FILTER)' --flavour $(HOST)
+	@$(xtask) e2e --profile release --filter '$(FILTER)' --flavour $(HOST)
 
 soak: setup
-	@$(xtask) e2e --soak
+	@$(xtask) e2e --profile release --soak
 
 bench: setup
 	@$(xtask) bench

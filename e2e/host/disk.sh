@@ -28,8 +28,9 @@ root=$work/root
 mv "$root"/boot/vmlinuz-* "$work/vmlinuz"
 rm -rf "$root"/boot/* "$root"/initrd.img* "$root"/vmlinuz* "$root"/var/cache/apt/*
 
-mkdir -p "$root/opt/containerd/bin" "$root/opt/cni/bin" "$root/job" "$root/host"
-cp "$go_parts"/bin/* "$root/opt/containerd/bin/"
+# Not in /opt/containerd, which every containerd searches for shims.
+mkdir -p "$root/usr/local/lib/containerd-2" "$root/opt/cni/bin" "$root/job" "$root/host"
+cp "$go_parts"/bin/* "$root/usr/local/lib/containerd-2/"
 cp "$go_parts"/cni/* "$root/opt/cni/bin/"
 
 echo supermachine-host >"$root/etc/hostname"

@@ -29,12 +29,12 @@ units=/etc/systemd/system
 rm -f $units/containerd.service
 case $(cat /job/flavour) in
 containerd-2)
-    ln -sf /opt/containerd/bin/* /usr/local/bin/
+    ln -sf /usr/local/lib/containerd-2/* /usr/local/bin/
     cp /job/host/units/containerd.service $units/
     version=2 format=3
     ;;
 containerd-1.7)
-    ln -sf /opt/containerd/bin/nerdctl /usr/local/bin/
+    ln -sf /usr/local/lib/containerd-2/nerdctl /usr/local/bin/
     version=1.7 format=2
     ;;
 *) fail "no such flavour: $(cat /job/flavour)" ;;

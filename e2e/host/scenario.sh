@@ -88,5 +88,8 @@ last_start_mode() {
     start_lines | tail -n 1 | sed -E 's/.*mode="?([^" ]+)"?.*/\1/'
 }
 
-# What every container was started with is what a failing scenario is read by.
+# A trace of the commands is what a failing scenario is read by. It has a
+# descriptor of its own, since the standard error of commands is looked at.
+exec 9>&2
+BASH_XTRACEFD=9
 set -x

@@ -107,12 +107,16 @@ fn add_mounts(found: &mut BTreeSet<String>) -> anyhow::Result<()> {
 fn add_files(found: &mut BTreeSet<String>, folder: &Path, depth: u8) {
     const DEEPEST: u8 = 3;
     const CACHES: [&str; 2] = ["verified", "digests"];
+    // Folders of folders, made with the first container and kept.
+    const SHELVES: [&str; 2] = ["default", "vm"];
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if CACHES.iter().any(|name| entry.file_name() == *name) {
             continue;
         }
-        found.insert(format!("file {}", entry.path().display()));
+        if !SHELVES.iter().any(|name| entry.file_name() == *name) {
+            found.insert(format!("file {}", entry.path().display()));
+        }
         if depth < DEEPEST && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             add_files(found, &entry.path(), depth + 1);
         }

@@ -122,10 +122,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn host_job(options: &HostOptions) -> anyhow::Result<Job> {
-    let product = match options.profile {
-        Some(profile) => product::build(profile)?,
-        None => product::latest()?,
-    };
+    let product = product::obtain(options.profile)?;
     Job::new(options.flavour, &product)
 }
 

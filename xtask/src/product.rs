@@ -63,8 +63,13 @@ pub(crate) fn build(profile: Profile) -> anyhow::Result<Product> {
     Ok(Product { programs, shared: vec![kernel, initrd] })
 }
 
+/// Builds the product in this profile, or takes what lies around.
+pub(crate) fn obtain(profile: Option<Profile>) -> anyhow::Result<Product> {
+    profile.map_or_else(latest, build)
+}
+
 /// The newest product that lies around, whole or not; builds nothing.
-pub(crate) fn latest() -> anyhow::Result<Product> {
+fn latest() -> anyhow::Result<Product> {
     let modified = |path: &Path| path.metadata().and_then(|facts| facts.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
     let age = |profile: &Profile| programs_in(&profile.folder()).iter().map(|path| modified(path)).max();
     let profile = [Profile::Debug, Profile::Release].into_iter().max_by_key(age);

@@ -27,9 +27,9 @@ pub(crate) struct Options {
     /// Which containerd the hosts run.
     #[arg(long, default_value = "containerd-2")]
     flavour: Flavour,
-    /// Which build of the product they get.
-    #[arg(long, default_value = "release")]
-    profile: Profile,
+    /// Builds this and gives it to them; without it they get what lies around.
+    #[arg(long)]
+    profile: Option<Profile>,
     /// Runs the repetitions that are too long for every day instead.
     #[arg(long)]
     soak: bool,
@@ -61,7 +61,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 fn outcomes(options: &Options) -> anyhow::Result<BTreeMap<String, String>> {
     let names = options.matching()?;
     ensure!(!names.is_empty(), "no scenario matches {}", options.filter);
-    let product = product::build(options.profile)?;
+    let product = product::obtain(options.profile)?;
     let parts = step("emulated host", Parts::build)?;
     let disk = parts.ready_disk(options.flavour)?;
     let results = results_folder();
