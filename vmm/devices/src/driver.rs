@@ -82,6 +82,11 @@ impl DriverQueue {
         self.free.len() >= pieces
     }
 
+    /// Head of the request that would be offered next.
+    pub(crate) fn next_head(&self) -> u16 {
+        *self.free.last().expect("a free descriptor")
+    }
+
     fn store(&self, address: u64, value: u16) {
         self.ram.store(value, GuestAddress(address), std::sync::atomic::Ordering::SeqCst).unwrap();
     }

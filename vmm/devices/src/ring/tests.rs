@@ -141,8 +141,12 @@ fn raw_descriptor() -> impl Strategy<Value = RawDescriptor> {
     let bytes = prop_oneof![0u32..64, 0..1u32 << 16, any::<u32>()];
     let flags = prop_oneof![0u16..8, any::<u16>()];
     let next = prop_oneof![0..SIZE, any::<u16>()];
-    (address, bytes, flags, next)
-        .prop_map(|(address, bytes, flags, next)| RawDescriptor { address, bytes, flags, next })
+    (address, bytes, flags, next).prop_map(|(address, bytes, flags, next)| RawDescriptor {
+        address,
+        bytes,
+        flags,
+        next,
+    })
 }
 
 proptest! {
