@@ -4,7 +4,7 @@
 //! from one list by creating a file per scenario in a folder that both see.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     };
     let failed: Vec<_> = outcomes.iter().filter(|(_, outcome)| *outcome != "passed").collect();
     for (name, outcome) in &failed {
-        println!("FAILED {name}: {outcome}; see {}", results_folder().join(name).display());
+        println!("FAILED {name}: {outcome}; see {}", options.results().join(name).display());
     }
     println!("{} passed, {} failed", outcomes.len() - failed.len(), failed.len());
     Ok(if failed.is_empty() && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -64,7 +64,8 @@ fn outcomes(options: &Options) -> anyhow::Result<BTreeMap<String, String>> {
     let product = product::obtain(options.profile)?;
     let parts = step("emulated host", Parts::build)?;
     let disk = parts.ready_disk(options.flavour)?;
-    let results = results_folder();
+    let results = options.results();
+    let _lock = lock(&results)?;
     if results.exists() {
         fs::remove_dir_all(&results).with_context(|| format!("cannot empty {}", results.display()))?;
     }
@@ -107,12 +108,12 @@ impl Fleet<'_> {
         job.add_folder(&self.options.folder(), "scenarios")?;
         job.write("scenario-list", &self.names.join("\n"))?;
         job.write("run", "/job/bin/scenario-runner")?;
-        let host = Host { shared: Some(results_folder()), ..Host::new(&self.parts, self.disk.clone(), &job) };
+        let host = Host { shared: Some(self.options.results()), ..Host::new(&self.parts, self.disk.clone(), &job) };
         let ending = host.run(Task::Job, Duration::from_secs(self.options.time_limit), |line| {
             print!("[host {number}] {}", String::from_utf8_lossy(line));
             Ok(())
         })?;
-        let console = results_folder().join(format!("host-{number}-console.log"));
+        let console = self.options.results().join(format!("host-{number}-console.log"));
         fs::copy(job.outside("console.log"), console).context("the host left no console log")?;
         println!("[host {number}] {}", ending.describe());
         Ok(())
@@ -134,6 +135,10 @@ impl Options {
         paths::checkout().join(if self.soak { "e2e/soak" } else { "e2e/scenarios" })
     }
 
+    fn results(&self) -> PathBuf {
+        paths::target().join("e2e-results").join(self.flavour.name())
+    }
+
     fn matching(&self) -> anyhow::Result<Vec<String>> {
         let pattern = Pattern::new(&self.filter).with_context(|| format!("{} is no glob", self.filter))?;
         let folder = self.folder();
@@ -150,6 +155,14 @@ impl Options {
     }
 }
 
-fn results_folder() -> PathBuf {
-    paths::target().join("e2e-results")
+/// Waits for another run with the same results folder to end.
+fn lock(results: &Path) -> anyhow::Result<File> {
+    let path = results.with_extension("lock");
+    fs::create_dir_all(path.parent().unwrap_or(&path))?;
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        println!("    waiting for another run to end");
+        file.lock()?;
+    }
+    Ok(file)
 }
