@@ -1,0 +1,136 @@
+//! `delete`: cleans up after a shim that is gone or doesn't answer. Works without it, twice, and in 5 seconds.
+
+use std::env;
+use std::fs;
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use containerd_shim::Flags;
+use containerd_shim_protos::api::DeleteResponse;
+use containerd_shim_protos::protobuf::{self, Message as _};
+use nix::mount::MntFlags;
+use supermachine_config::{Config, ConfigError};
+use thiserror::Error;
+
+use super::{SocketPath, remove_socket};
+use crate::bundle::{Bundle, GuestSpec};
+use crate::error::chain;
+use crate::hooks::{self, Status};
+use crate::process_record;
+use crate::service::to_timestamp;
+use crate::task::Identity;
+
+/// What a container that had to be cleaned up is reported to have ended with: as if killed.
+const KILLED: u32 = 128 + 9;
+
+/// Why something was left behind.
+#[derive(Debug, Error)]
+pub(crate) enum DeleteError {
+    /// The bundle isn't known.
+    #[error("find the bundle")]
+    Bundle(#[source] io::Error),
+    /// The configuration is wrong, so the state's place isn't known.
+    #[error("read the configuration")]
+    Config(#[from] ConfigError),
+    /// A process could not be ended.
+    #[error("kill the process noted in {path}")]
+    Kill {
+        /// The note.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The root file system is still mounted.
+    #[error("unmount {path}")]
+    Unmount {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: containerd_shim::Error,
+    },
+    /// A file is still there.
+    #[error("remove {path}")]
+    Remove {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The reply could not be encoded.
+    #[error("encode the reply")]
+    Encode(#[source] protobuf::Error),
+    /// Standard output is gone.
+    #[error("write the reply")]
+    Reply(#[source] io::Error),
+}
+
+/// Runs `delete` for the bundle named by `-bundle`, or in the current directory.
+pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
+    let bundle = match flags.bundle.as_str() {
+        "" => env::current_dir().map_err(DeleteError::Bundle)?,
+        path => path.into(),
+    };
+    let config = Config::load()?;
+    let kill = |note: &str| {
+        let path = bundle.join(note);
+        process_record::kill(&path).map_err(|source| DeleteError::Kill { path, source })
+    };
+    let shim = kill(process_record::SHIM)?;
+    let pid = kill(process_record::VMM)?.unwrap_or_default();
+    if shim.is_some() {
+        remove_shim_socket(&bundle)?;
+    }
+    run_poststop(&bundle, &flags.id);
+    unmount(&bundle.join("rootfs"))?;
+    let state = config.paths.sandbox(&flags.namespace, &flags.id);
+    gone(fs::remove_dir_all(&state)).map_err(|source| DeleteError::Remove { path: state, source })?;
+    let response = DeleteResponse {
+        pid,
+        exit_status: KILLED,
+        exited_at: Some(to_timestamp(SystemTime::now())).into(),
+        ..Default::default()
+    };
+    let bytes = response.write_to_bytes().map_err(DeleteError::Encode)?;
+    io::stdout().write_all(&bytes).map_err(DeleteError::Reply)
+}
+
+fn remove_shim_socket(bundle: &Path) -> Result<(), DeleteError> {
+    let Ok(address) = fs::read_to_string(bundle.join("address")) else { return Ok(()) };
+    let removed = remove_socket(&SocketPath::parse(address.trim()));
+    removed.map_err(|source| DeleteError::Remove { path: address.into(), source })
+}
+
+/// Runs the hooks that free what others hold for the container. Their failure keeps nothing else from being freed.
+fn run_poststop(bundle: &Path, id: &str) {
+    let Ok(loaded) = Bundle::load(bundle) else { return };
+    let identity = Identity::new(id, &loaded);
+    let Ok(spec) = GuestSpec::hooks_of(loaded) else { return };
+    if spec.poststop.is_empty() {
+        return;
+    }
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(hooks::run(&spec.poststop, &identity.state(Status::Stopped, 0))).map_err(io::Error::other)
+    };
+    if let Err(error) = run() {
+        // containerd logs what `delete` writes here.
+        drop(writeln!(io::stderr(), "poststop: {}", chain(&error)));
+    }
+}
+
+fn unmount(rootfs: &Path) -> Result<(), DeleteError> {
+    let flags = (MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).bits();
+    let unmounted = containerd_shim::mount::umount_recursive(rootfs.to_str(), flags);
+    unmounted.map_err(|source| DeleteError::Unmount { path: rootfs.to_owned(), source })
+}
+
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,86 @@
+//! Reads `config.json`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+
+use super::BundleError;
+
+/// A bundle as containerd wrote it.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    /// Its directory.
+    pub(crate) path: PathBuf,
+    /// Its specification, which has a process.
+    pub(crate) spec: Spec,
+}
+
+impl Bundle {
+    /// Reads and checks the bundle in a directory.
+    pub(crate) fn load(path: &Path) -> Result<Self, BundleError> {
+        let config = path.join("config.json");
+        let text = fs::read(&config).map_err(|source| BundleError::Read { path: config.clone(), source })?;
+        let spec: Spec =
+            serde_json::from_slice(&text).map_err(|source| BundleError::Parse { path: config.clone(), source })?;
+        if spec.process().is_none() {
+            return Err(BundleError::Missing { path: config, field: "process" });
+        }
+        Ok(Self { path: path.to_owned(), spec })
+    }
+
+    /// The root file system's place on the host: where something is mounted if the request carries no mounts.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        match self.spec.root() {
+            Some(root) => self.path.join(root.path()),
+            None => self.path.join("rootfs"),
+        }
+    }
+
+    /// The network namespace that the specification names by path.
+    pub(crate) fn network_namespace(&self) -> Option<&Path> {
+        let namespaces = self.spec.linux().as_ref()?.namespaces().as_ref()?;
+        let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network)?;
+        network.path().as_deref().filter(|path| !path.as_os_str().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(spec: &serde_json::Value) -> (tempfile::TempDir, Result<Bundle, BundleError>) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.json"), spec.to_string()).unwrap();
+        let bundle = Bundle::load(dir.path());
+        (dir, bundle)
+    }
+
+    #[test]
+    fn network_namespace_is_the_one_with_a_path() {
+        let spec = |namespaces| {
+            serde_json::json!({
+                "ociVersion": "1.2.0",
+                "root": {"path": "rootfs"},
+                "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["true"]},
+                "linux": {"namespaces": namespaces}
+            })
+        };
+        let (dir, loaded) = bundle(&spec(serde_json::json!([{"type": "pid"}, {"type": "network", "path": "/ns/a"}])));
+        let loaded = loaded.unwrap();
+        assert_eq!(loaded.network_namespace(), Some(Path::new("/ns/a")));
+        assert_eq!(loaded.rootfs(), dir.path().join("rootfs"));
+        let (_dir, loaded) = bundle(&spec(serde_json::json!([{"type": "network"}])));
+        assert_eq!(loaded.unwrap().network_namespace(), None);
+    }
+
+    #[test]
+    fn broken_bundles_name_the_file_and_field() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Bundle::load(dir.path()), Err(BundleError::Read { .. })));
+        let (_dir, loaded) = bundle(&serde_json::json!({"ociVersion": "1.2.0"}));
+        assert!(matches!(loaded, Err(BundleError::Missing { field: "process", .. })));
+        let (_dir, loaded) = bundle(&serde_json::json!({"ociVersion": 1}));
+        assert!(matches!(loaded, Err(BundleError::Parse { .. })));
+    }
+}

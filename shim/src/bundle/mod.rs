@@ -1,0 +1,106 @@
+//! What containerd hands over, turned into what a VM needs: the specification as the guest is to read it, the layers
+//! of the root file system, hooks for the host, files to carry along.
+
+mod files;
+mod layers;
+mod load;
+mod mounts;
+mod transform;
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+pub(crate) use layers::{EnsureLayers, RootLayers, locate as locate_layers};
+pub(crate) use load::Bundle;
+pub(crate) use mounts::mounted_at;
+pub(crate) use transform::{GuestSpec, HostHooks};
+
+/// Why a bundle can't be run.
+#[derive(Debug, Error)]
+pub(crate) enum BundleError {
+    /// A file of the bundle can't be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// `config.json` is no specification.
+    #[error("parse {path}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The specification could not be written for the guest.
+    #[error("encode the specification for the guest")]
+    Encode(#[source] serde_json::Error),
+    /// A required part of the specification is missing.
+    #[error("{path} has no {field}")]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+    },
+    /// Neither the request nor the bundle has a root file system.
+    #[error("bundle {path} has no root file system: the request carries no rootfs mounts and nothing is mounted there")]
+    NoRootfs {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The root file system comes from another snapshotter.
+    #[error("root file system {mount} is not a snapshot of ours: use `--snapshotter supermachine`")]
+    ForeignRootfs {
+        /// The mount as it was given.
+        mount: String,
+    },
+    /// The daemon could not provide a layer.
+    #[error("get the layer of {path}")]
+    Layer {
+        /// The layer's directory.
+        path: PathBuf,
+        /// What the daemon said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A mount that would share a host directory or large file.
+    #[error(
+        "mount {destination} of host path {source_path} can't be shared with the VM yet: only regular files up to \
+         {limit} bytes in total are carried into it"
+    )]
+    Volume {
+        /// Where the container wants it.
+        destination: PathBuf,
+        /// What it is on the host.
+        source_path: PathBuf,
+        /// What is possible.
+        limit: u64,
+    },
+    /// A mount without a source.
+    #[error("bind mount {destination} names no source")]
+    NoSource {
+        /// Where the container wants it.
+        destination: PathBuf,
+    },
+    /// A kind of hook that would have to run inside the container.
+    #[error("{kind} hooks run inside the container and are not supported yet")]
+    GuestHook {
+        /// The kind, as in the specification.
+        kind: &'static str,
+    },
+    /// A namespace that another process on the host holds.
+    #[error("{kind} namespace {path} is the host's and can't be entered from the VM")]
+    HostNamespace {
+        /// The kind, as in the specification.
+        kind: String,
+        /// The namespace.
+        path: PathBuf,
+    },
+}

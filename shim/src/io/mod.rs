@@ -1,0 +1,199 @@
+//! A process's stdio: containerd's end (FIFOs, a file, a logging program) joined to streams into the VM.
+
+mod logger;
+mod target;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use containerd_shim::io::{IoTasks, Stdio};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use crate::sandbox::{Sandbox, SandboxError};
+use target::Target;
+
+pub(crate) use logger::LogIdentity;
+
+/// How long Delete waits for output that some other process keeps open.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a process has no stdio.
+#[derive(Debug, Error)]
+pub(crate) enum StdioError {
+    /// containerd named something that output can't go to.
+    #[error("stdio target {uri:?} is not supported: use a FIFO, file:// or binary://")]
+    UnknownTarget {
+        /// The target as given.
+        uri: String,
+    },
+    /// A FIFO could not be opened.
+    #[error("open {path}")]
+    Fifo {
+        /// The FIFO.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: containerd_shim::Error,
+    },
+    /// A file could not be opened.
+    #[error("open {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The logging program could not be run.
+    #[error("run logging program {path}")]
+    Logger {
+        /// The program.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// No stream into the VM.
+    #[error("open a stream into the VM")]
+    Stream(#[from] SandboxError),
+}
+
+/// The copies that run for one process.
+#[derive(Default)]
+pub(crate) struct ProcessIo {
+    /// Copies from and to FIFOs.
+    fifos: IoTasks,
+    /// Copies to anything else, and logging programs.
+    others: Mutex<JoinSet<()>>,
+}
+
+impl ProcessIo {
+    /// Opens what `stdio` names and a stream into the VM for each part, and starts to copy. Returns the streams' tokens.
+    pub(crate) async fn connect(
+        &self,
+        stdio: &Stdio,
+        sandbox: &dyn Sandbox,
+        identity: &LogIdentity<'_>,
+    ) -> Result<agent_proto::Stdio, StdioError> {
+        let mut tokens = agent_proto::Stdio { terminal: stdio.terminal, ..Default::default() };
+        if !stdio.stdin.is_empty() {
+            let stream = sandbox.open_stream().await?;
+            tokens.stdin = stream.token;
+            self.fifos.copy_from_fifo(&stdio.stdin, stream.socket).map_err(|source| fifo(&stdio.stdin, source))?;
+        }
+        // A terminal has one output.
+        let stderr = if stdio.terminal { "" } else { stdio.stderr.as_str() };
+        match Target::parse(&stdio.stdout)? {
+            Target::Fifo(_) => {
+                tokens.stdout = self.copy_to_fifo(&stdio.stdout, sandbox).await?;
+                tokens.stderr = self.copy_to_fifo(stderr, sandbox).await?;
+            }
+            // The other targets take both outputs, whatever is named for the second.
+            Target::File(path) => {
+                let file = target::open_file(&path).map_err(|source| StdioError::File { path, source })?;
+                tokens.stdout = self.copy(file.try_clone().await, sandbox).await?;
+                if !stdio.terminal {
+                    tokens.stderr = self.copy(Ok(file), sandbox).await?;
+                }
+            }
+            Target::Logger(program) => {
+                let logger = program.run(identity).await?;
+                tokens.stdout = self.copy(Ok(logger.stdout), sandbox).await?;
+                if !stdio.terminal {
+                    tokens.stderr = self.copy(Ok(logger.stderr), sandbox).await?;
+                }
+                self.spawn(logger::wait(logger.child));
+            }
+        }
+        Ok(tokens)
+    }
+
+    async fn copy_to_fifo(&self, path: &str, sandbox: &dyn Sandbox) -> Result<u64, StdioError> {
+        if path.is_empty() {
+            return Ok(0);
+        }
+        let Target::Fifo(file) = Target::parse(path)? else {
+            return Err(StdioError::UnknownTarget { uri: path.to_owned() });
+        };
+        let stream = sandbox.open_stream().await?;
+        self.fifos.copy_to_fifo(stream.socket, file).map_err(|source| fifo(path, source))?;
+        Ok(stream.token)
+    }
+
+    async fn copy<W>(&self, to: io::Result<W>, sandbox: &dyn Sandbox) -> Result<u64, StdioError>
+    where
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let to = to.map_err(|source| StdioError::File { path: PathBuf::from("a second handle"), source })?;
+        let stream = sandbox.open_stream().await?;
+        self.spawn(copy(stream.socket, to));
+        Ok(stream.token)
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.others.lock().unwrap_or_else(std::sync::PoisonError::into_inner).spawn(task);
+    }
+
+    /// CloseIO: the process sees end of file once what containerd's writers left is read.
+    pub(crate) fn close_stdin(&self) {
+        self.fifos.close_input();
+    }
+
+    /// Waits until all output is delivered, at most [`DRAIN_TIMEOUT`], and cuts what is left.
+    pub(crate) async fn drain(&self) {
+        let mut others = self.take_others();
+        let outputs = async { while others.join_next().await.is_some() {} };
+        let (_, drained) = tokio::join!(self.fifos.shutdown(), tokio::time::timeout(DRAIN_TIMEOUT, outputs));
+        if drained.is_err() {
+            warn!("output was not taken within {DRAIN_TIMEOUT:?} and is cut");
+            others.shutdown().await;
+        }
+    }
+
+    /// Stops all copies at once, for a process that failed to start.
+    pub(crate) async fn abort(&self) {
+        let mut others = self.take_others();
+        tokio::join!(self.fifos.abort(), others.shutdown());
+    }
+
+    fn take_others(&self) -> JoinSet<()> {
+        std::mem::take(&mut self.others.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+impl std::fmt::Debug for ProcessIo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProcessIo").finish_non_exhaustive()
+    }
+}
+
+fn fifo(path: &str, source: containerd_shim::Error) -> StdioError {
+    StdioError::Fifo { path: path.to_owned(), source }
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    if let Err(error) = tokio::io::copy(&mut from, &mut to).await {
+        debug!("output ends early: {error}");
+    }
+    if let Err(error) = to.flush().await {
+        debug!("output is incomplete: {error}");
+    }
+}
+
+/// A connection into the VM for one part of a process's stdio.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    /// What the agent knows it by.
+    pub(crate) token: u64,
+    /// The host's end.
+    pub(crate) socket: UnixStream,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! A VM without a VM: the agent's protocol, spoken over a socket pair by a guest with a handful of programs.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use agent_proto::{
+    Agent, AgentClient, ContainerRequest, CreateContainerRequest, CreateProcessRequest, Empty, ProcessCreated,
+    ProcessExit, ProcessList, ProcessRequest, RootFilesystem, SignalProcessRequest, Stdio, create_agent, process_list,
+};
+use containerd_shim_protos::types::mount::Mount;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use ttrpc::asynchronous::transport::{Listener, Socket};
+use ttrpc::asynchronous::{Client, Server, TtrpcContext};
+use ttrpc::{Code, get_status};
+
+use super::{Launch, Launcher, Sandbox, SandboxError};
+use crate::bundle::{BundleError, RootLayers};
+use crate::io::Stream;
+
+/// What every fake VM's VMM is known by.
+pub(crate) const PID: u32 = 4242;
+
+type Key = (String, String);
+
+struct Program {
+    args: Vec<String>,
+    stdio: Stdio,
+    exit: watch::Sender<Option<u32>>,
+}
+
+/// The guest: programs by container and exec id, and streams by token.
+#[derive(Default)]
+struct Guest {
+    streams: Mutex<HashMap<u64, UnixStream>>,
+    programs: Mutex<HashMap<Key, Arc<Program>>>,
+}
+
+impl Guest {
+    fn add(&self, key: Key, process: &serde_json::Value, stdio: Stdio) -> ttrpc::Result<ProcessCreated> {
+        let args = process["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap().to_owned()).collect();
+        let program = Program { args, stdio, exit: watch::Sender::new(None) };
+        let mut programs = self.programs.lock().unwrap();
+        programs.insert(key, Arc::new(program));
+        Ok(ProcessCreated { pid: u32::try_from(programs.len()).unwrap(), ..Default::default() })
+    }
+
+    fn program(&self, container: &str, exec: &str) -> ttrpc::Result<Arc<Program>> {
+        let key = (container.to_owned(), exec.to_owned());
+        self.programs.lock().unwrap().get(&key).cloned().ok_or_else(|| refuse(Code::NOT_FOUND, "no such process"))
+    }
+
+    fn stream(&self, token: u64) -> Option<UnixStream> {
+        self.streams.lock().unwrap().remove(&token)
+    }
+}
+
+fn refuse(code: Code, message: &str) -> ttrpc::Error {
+    ttrpc::Error::RpcStatus(get_status(code, message))
+}
+
+/// Runs `exit N`, `cat`, `sleep`; anything else is missing.
+async fn run(guest: Arc<Guest>, program: Arc<Program>) {
+    let (stdin, stdout) = (guest.stream(program.stdio.stdin), guest.stream(program.stdio.stdout));
+    match program.args[0].as_str() {
+        "exit" => {
+            program.exit.send_if_modified(|exit| exit.replace(program.args[1].parse().unwrap()).is_none());
+        }
+        "cat" => {
+            tokio::io::copy(&mut stdin.unwrap(), &mut stdout.unwrap()).await.unwrap();
+            program.exit.send_if_modified(|exit| exit.replace(0).is_none());
+        }
+        _ => {
+            program.exit.subscribe().wait_for(Option::is_some).await.unwrap();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct FakeAgent(Arc<Guest>);
+
+#[async_trait::async_trait]
+impl Agent for FakeAgent {
+    async fn create_container(&self, _: &TtrpcContext, call: CreateContainerRequest) -> ttrpc::Result<ProcessCreated> {
+        let spec: serde_json::Value = serde_json::from_slice(&call.spec).unwrap();
+        assert!(spec.get("hooks").is_none(), "hooks are the host's");
+        self.0.add((call.container_id, String::new()), &spec["process"], call.stdio.unwrap_or_default())
+    }
+
+    async fn create_process(&self, _: &TtrpcContext, call: CreateProcessRequest) -> ttrpc::Result<ProcessCreated> {
+        let process = serde_json::from_slice(&call.process).unwrap();
+        self.0.add((call.container_id, call.exec_id), &process, call.stdio.unwrap_or_default())
+    }
+
+    async fn start_process(&self, _: &TtrpcContext, call: ProcessRequest) -> ttrpc::Result<Empty> {
+        let program = self.0.program(&call.container_id, &call.exec_id)?;
+        if !["exit", "cat", "sleep"].contains(&program.args[0].as_str()) {
+            return Err(refuse(Code::NOT_FOUND, "no such program"));
+        }
+        tokio::spawn(run(Arc::clone(&self.0), program));
+        Ok(Empty::default())
+    }
+
+    async fn wait_process(&self, _: &TtrpcContext, call: ProcessRequest) -> ttrpc::Result<ProcessExit> {
+        let program = self.0.program(&call.container_id, &call.exec_id)?;
+        let code = program.exit.subscribe().wait_for(Option::is_some).await.unwrap().unwrap();
+        Ok(ProcessExit { code, ..Default::default() })
+    }
+
+    async fn signal_process(&self, _: &TtrpcContext, call: SignalProcessRequest) -> ttrpc::Result<Empty> {
+        let program = self.0.program(&call.container_id, &call.exec_id)?;
+        let sent = program.exit.send_if_modified(|exit| exit.is_none() && exit.replace(128 + call.signal).is_none());
+        if sent { Ok(Empty::default()) } else { Err(refuse(Code::NOT_FOUND, "exited")) }
+    }
+
+    async fn list_processes(&self, _: &TtrpcContext, call: ContainerRequest) -> ttrpc::Result<ProcessList> {
+        let programs = self.0.programs.lock().unwrap();
+        let mine =
+            programs.iter().filter(|((id, _), program)| *id == call.container_id && program.exit.borrow().is_none());
+        let mut processes: Vec<_> = mine
+            .map(|((_, exec), _)| process_list::Entry {
+                pid: if exec.is_empty() { 1 } else { 2 },
+                exec_id: exec.clone(),
+                ..Default::default()
+            })
+            .collect();
+        processes.sort_by_key(|entry| entry.pid);
+        Ok(ProcessList { processes, ..Default::default() })
+    }
+
+    async fn delete_process(&self, _: &TtrpcContext, call: ProcessRequest) -> ttrpc::Result<ProcessExit> {
+        self.0.programs.lock().unwrap().remove(&(call.container_id, call.exec_id));
+        Ok(ProcessExit::default())
+    }
+}
+
+/// A fake VM. `crash` makes it go away.
+pub(crate) struct FakeSandbox {
+    guest: Arc<Guest>,
+    agent: AgentClient,
+    server: tokio::sync::Mutex<Server>,
+    tokens: AtomicU64,
+    gone: watch::Sender<Option<String>>,
+}
+
+impl FakeSandbox {
+    pub(crate) async fn start() -> Arc<Self> {
+        let (host, guest_end) = UnixStream::pair().unwrap();
+        let guest = Arc::new(Guest::default());
+        let connections = futures::stream::iter([Ok(guest_end)]);
+        let mut server = Server::new()
+            .add_listener(Listener::new(connections))
+            .register_service(create_agent(Arc::new(FakeAgent(Arc::clone(&guest)))));
+        server.start().await.unwrap();
+        Arc::new(Self {
+            guest,
+            agent: AgentClient::new(Client::new(Socket::new(host))),
+            server: server.into(),
+            tokens: AtomicU64::new(1),
+            gone: watch::Sender::new(None),
+        })
+    }
+
+    /// The guest panics: streams and the agent's connection break, the VMM ends.
+    pub(crate) async fn crash(&self, reason: &str) {
+        self.gone.send_replace(Some(reason.to_owned()));
+        self.guest.streams.lock().unwrap().clear();
+        self.server.lock().await.disconnect().await;
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.borrow().is_some()
+    }
+}
+
+#[async_trait::async_trait]
+impl Sandbox for FakeSandbox {
+    fn pid(&self) -> u32 {
+        PID
+    }
+
+    fn agent(&self) -> &AgentClient {
+        &self.agent
+    }
+
+    fn rootfs(&self) -> RootFilesystem {
+        RootFilesystem::default()
+    }
+
+    async fn open_stream(&self) -> Result<Stream, SandboxError> {
+        let (host, guest) = UnixStream::pair().unwrap();
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        self.guest.streams.lock().unwrap().insert(token, guest);
+        Ok(Stream { token, socket: host })
+    }
+
+    async fn exited(&self) -> String {
+        self.gone.subscribe().wait_for(Option::is_some).await.unwrap().clone().unwrap()
+    }
+
+    async fn shutdown(&self) {
+        if !self.is_gone() {
+            self.crash("told to").await;
+        }
+    }
+}
+
+/// Hands out one fake VM after another, and remembers them.
+#[derive(Clone, Default)]
+pub(crate) struct FakeLauncher {
+    pub(crate) launched: Arc<Mutex<Vec<(Launch, Arc<FakeSandbox>)>>>,
+}
+
+#[async_trait::async_trait]
+impl Launcher for FakeLauncher {
+    async fn locate(&self, mount: &Mount) -> Result<RootLayers, BundleError> {
+        Ok(RootLayers { layers: vec![PathBuf::from(&mount.source)], upper: None })
+    }
+
+    async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError> {
+        let sandbox = FakeSandbox::start().await;
+        self.launched.lock().unwrap().push((launch, Arc::clone(&sandbox)));
+        Ok(sandbox)
+    }
+}

@@ -1,0 +1,90 @@
+//! The virtual machine a container runs in, behind the few things a task needs of it.
+
+mod microvm;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use agent_proto::{AgentClient, RootFilesystem};
+use thiserror::Error;
+
+use crate::bundle::RootLayers;
+use crate::io::Stream;
+
+pub(crate) use microvm::MicroVms;
+
+/// A running VM with an agent that answers.
+#[async_trait::async_trait]
+pub(crate) trait Sandbox: Send + Sync {
+    /// The VMM's process id on the host: the pid of every task in it.
+    fn pid(&self) -> u32;
+    /// The agent. Its calls fail once the VM is gone.
+    fn agent(&self) -> &AgentClient;
+    /// The root file system on the VM's disks.
+    fn rootfs(&self) -> RootFilesystem;
+    /// Opens a stream into the VM.
+    async fn open_stream(&self) -> Result<Stream, SandboxError>;
+    /// Waits until the VM is gone and says why, with the guest's last console lines.
+    async fn exited(&self) -> String;
+    /// Ends the VM and removes what it leaves on the host. Returns when that is done; any number of calls.
+    async fn shutdown(&self);
+}
+
+/// What a VM is to be started with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Launch {
+    /// containerd namespace of the container.
+    pub(crate) namespace: String,
+    /// Container id.
+    pub(crate) id: String,
+    /// Its disks.
+    pub(crate) root: RootLayers,
+    /// The network namespace that the VMM enters.
+    pub(crate) network_namespace: Option<PathBuf>,
+    /// Name and value of the container's annotations, some of which configure the VM.
+    pub(crate) annotations: Vec<(String, String)>,
+}
+
+/// Starts VMs.
+#[async_trait::async_trait]
+pub(crate) trait Launcher: Send + Sync {
+    /// Finds the disks behind a root file system's mount.
+    async fn locate(
+        &self,
+        mount: &containerd_shim_protos::types::mount::Mount,
+    ) -> Result<RootLayers, crate::bundle::BundleError>;
+    /// Returns once the VM's agent answers.
+    async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError>;
+}
+
+/// Why there is no VM, or no way into it.
+#[derive(Debug, Error)]
+pub(crate) enum SandboxError {
+    /// The configuration, with the container's annotations, is wrong.
+    #[error("configure the VM")]
+    Config(#[from] supermachine_config::ConfigError),
+    /// The host can't run VMs.
+    #[error("prepare the VM")]
+    Machine(#[from] supermachine::MachineError),
+    /// No writable layer.
+    #[error("make the writable layer {path}")]
+    Upper {
+        /// Its file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: supermachine::UpperError,
+    },
+    /// The VM did not start.
+    #[error("start the VM")]
+    Start(#[from] supermachine::StartError),
+    /// The VM has no stream.
+    #[error("open a stream into the VM")]
+    Stream(#[from] supermachine::StreamError),
+    /// The VM is gone.
+    #[error("the VM is gone")]
+    Gone,
+}
+
+#[cfg(test)]
+pub(crate) mod fake;

@@ -1,0 +1,131 @@
+//! Create: bundle → layers → VM → container, created and not running.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use agent_proto::CreateContainerRequest;
+use containerd_shim::io::Stdio;
+use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
+use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
+use containerd_shim_protos::types::mount::Mount;
+use tracing::warn;
+use ttrpc::context::with_duration;
+
+use super::{SLOW_CALL, Service};
+use crate::bundle::{self, Bundle, BundleError, GuestSpec};
+use crate::error::ServiceError;
+use crate::hooks::{self, Status};
+use crate::io::LogIdentity;
+use crate::process_record;
+use crate::sandbox::{Launch, Sandbox};
+use crate::task::{Container, Identity, Process, watch};
+
+impl Service {
+    pub(super) async fn run_create(self, request: CreateTaskRequest) -> Result<CreateTaskResponse, ServiceError> {
+        if !request.checkpoint.is_empty() {
+            return Err(ServiceError::Unimplemented { rpc: "Create from a checkpoint" });
+        }
+        let reservation = self
+            .shared
+            .tasks
+            .reserve(&request.id)
+            .ok_or_else(|| ServiceError::TaskExists { id: request.id.clone() })?;
+        let bundle = Bundle::load(Path::new(&request.bundle))?;
+        let sandbox = self.launch(&request, &bundle).await?;
+        let container = match self.create_container(&request, bundle, Arc::clone(&sandbox)).await {
+            Ok(container) => Arc::new(container),
+            Err(error) => {
+                sandbox.shutdown().await;
+                return Err(error);
+            }
+        };
+        let record = container.identity.bundle.join(process_record::VMM);
+        if let Err(error) = process_record::write(&record, container.pid()) {
+            warn!("a `delete` without this shim will not find the VM: {error}");
+        }
+        reservation.fill(Arc::clone(&container));
+        self.publish_create(&request, container.pid());
+        tokio::spawn(watch(Arc::clone(&container), Arc::clone(&container.init), self.shared.publisher.clone()));
+        Ok(CreateTaskResponse { pid: container.pid(), ..Default::default() })
+    }
+
+    async fn launch(&self, request: &CreateTaskRequest, bundle: &Bundle) -> Result<Arc<dyn Sandbox>, ServiceError> {
+        let mount = rootfs_mount(&request.rootfs, bundle)?;
+        let launch = Launch {
+            namespace: self.shared.namespace.clone(),
+            id: request.id.clone(),
+            root: self.shared.launcher.locate(&mount).await?,
+            network_namespace: bundle.network_namespace().map(Path::to_owned),
+            annotations: bundle.spec.annotations().iter().flatten().map(|(n, v)| (n.clone(), v.clone())).collect(),
+        };
+        Ok(self.shared.launcher.launch(launch).await?)
+    }
+
+    /// Hooks, stdio and the agent's part.
+    async fn create_container(
+        &self,
+        request: &CreateTaskRequest,
+        bundle: Bundle,
+        sandbox: Arc<dyn Sandbox>,
+    ) -> Result<Container, ServiceError> {
+        let identity = Identity::new(&request.id, &bundle);
+        let mut spec = GuestSpec::new(bundle)?;
+        hooks::run(&spec.hooks.create, &identity.state(Status::Creating, sandbox.pid())).await?;
+        let stdio = Stdio::new(&request.stdin, &request.stdout, &request.stderr, request.terminal);
+        let process = Arc::new(Process::new(None, stdio));
+        let log = LogIdentity { namespace: &self.shared.namespace, id: &request.id };
+        let created = async {
+            let call = CreateContainerRequest {
+                container_id: request.id.clone(),
+                stdio: Some(process.io.connect(&process.stdio, sandbox.as_ref(), &log).await?).into(),
+                spec: std::mem::take(&mut spec.json),
+                files: std::mem::take(&mut spec.files),
+                rootfs: Some(sandbox.rootfs()).into(),
+                ..Default::default()
+            };
+            let created = sandbox.agent().create_container(with_duration(SLOW_CALL), &call).await;
+            created.map_err(|source| ServiceError::agent("create the container", source))
+        };
+        match created.await {
+            Ok(created) => process.set_guest_pid(created.pid),
+            Err(error) => {
+                process.io.abort().await;
+                return Err(error);
+            }
+        }
+        Ok(Container::new(identity, sandbox, &spec, process))
+    }
+
+    fn publish_create(&self, request: &CreateTaskRequest, pid: u32) {
+        self.shared.publisher.publish(TaskCreate {
+            container_id: request.id.clone(),
+            bundle: request.bundle.clone(),
+            rootfs: request.rootfs.clone(),
+            io: Some(TaskIO {
+                stdin: request.stdin.clone(),
+                stdout: request.stdout.clone(),
+                stderr: request.stderr.clone(),
+                terminal: request.terminal,
+                ..Default::default()
+            })
+            .into(),
+            pid,
+            ..Default::default()
+        });
+    }
+}
+
+/// The mount that leads to the root file system's snapshot: from the request, or as it was mounted before.
+fn rootfs_mount(mounts: &[Mount], bundle: &Bundle) -> Result<Mount, BundleError> {
+    match mounts {
+        [] => {
+            let path = bundle.rootfs();
+            bundle::mounted_at(&path).ok_or(BundleError::NoRootfs { path })
+        }
+        [mount] => Ok(mount.clone()),
+        several => {
+            let types: Vec<_> = several.iter().map(|mount| mount.type_.as_str()).collect();
+            Err(BundleError::ForeignRootfs { mount: format!("({})", types.join(", ")) })
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Kill: a signal to a process, or to all of a container.
+
+use agent_proto::SignalProcessRequest;
+use containerd_shim_protos::api::{Empty, KillRequest};
+use nix::sys::signal::Signal;
+use tracing::warn;
+use ttrpc::Code;
+use ttrpc::context::with_duration;
+
+use super::{QUICK_CALL, Service, describe};
+use crate::error::ServiceError;
+use crate::task::StateError;
+
+impl Service {
+    pub(super) async fn run_kill(self, request: KillRequest) -> Result<Empty, ServiceError> {
+        let (container, process) = self.process(&request.id, &request.exec_id)?;
+        let name = || describe(&request.id, &request.exec_id);
+        match process.phase().may_signal(process.is_exec()) {
+            Ok(()) => {}
+            Err(StateError::Exited | StateError::Deleted) => return Err(ServiceError::Finished { process: name() }),
+            Err(source) => return Err(ServiceError::State { action: "kill", process: name(), source }),
+        }
+        let call = SignalProcessRequest {
+            container_id: request.id.clone(),
+            exec_id: request.exec_id.clone(),
+            signal: request.signal,
+            all: request.all,
+            ..Default::default()
+        };
+        match container.sandbox.agent().signal_process(with_duration(QUICK_CALL), &call).await {
+            Ok(_) => Ok(Empty::default()),
+            Err(ttrpc::Error::RpcStatus(status)) if status.code == Code::NOT_FOUND.into() => {
+                Err(ServiceError::Finished { process: name() })
+            }
+            Err(source @ ttrpc::Error::RpcStatus(_)) => Err(ServiceError::agent("signal the process", source)),
+            Err(source) if request.signal == Signal::SIGKILL as u32 && !process.is_exec() => {
+                warn!("the VM does not answer ({source}): ending it");
+                container.sandbox.shutdown().await;
+                Ok(Empty::default())
+            }
+            Err(source) => Err(ServiceError::agent("signal the process", source)),
+        }
+    }
+}

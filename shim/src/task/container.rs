@@ -1,0 +1,108 @@
+//! A container: its VM, its init and its execs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Phase, Process};
+use crate::bundle::{Bundle, GuestSpec, HostHooks};
+use crate::error::ServiceError;
+use crate::hooks::{ContainerState, Status};
+use crate::sandbox::Sandbox;
+
+/// What a container is called and where it comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// Container id.
+    pub(crate) id: String,
+    /// The bundle's directory.
+    pub(crate) bundle: PathBuf,
+    /// Version of the specification it was written for.
+    pub(crate) oci_version: String,
+    /// Its annotations.
+    pub(crate) annotations: HashMap<String, String>,
+}
+
+impl Identity {
+    pub(crate) fn new(id: &str, bundle: &Bundle) -> Self {
+        Self {
+            id: id.to_owned(),
+            bundle: bundle.path.clone(),
+            oci_version: bundle.spec.version().clone(),
+            annotations: bundle.spec.annotations().clone().unwrap_or_default(),
+        }
+    }
+
+    /// The state that hooks are told.
+    pub(crate) fn state(&self, status: Status, pid: u32) -> ContainerState {
+        ContainerState {
+            oci_version: self.oci_version.clone(),
+            id: self.id.clone(),
+            status,
+            pid,
+            bundle: self.bundle.clone(),
+            annotations: self.annotations.clone(),
+        }
+    }
+}
+
+/// A container that was created and not deleted yet.
+pub(crate) struct Container {
+    pub(crate) identity: Identity,
+    pub(crate) sandbox: Arc<dyn Sandbox>,
+    pub(crate) hooks: HostHooks,
+    pub(crate) init: Arc<Process>,
+    execs: Mutex<BTreeMap<String, Arc<Process>>>,
+}
+
+impl Container {
+    pub(crate) fn new(identity: Identity, sandbox: Arc<dyn Sandbox>, spec: &GuestSpec, init: Arc<Process>) -> Self {
+        Self { identity, sandbox, hooks: spec.hooks.clone(), init, execs: Mutex::default() }
+    }
+
+    /// The pid that containerd knows every process of the container by.
+    pub(crate) fn pid(&self) -> u32 {
+        self.sandbox.pid()
+    }
+
+    /// The init, or the exec of that name.
+    pub(crate) fn process(&self, exec_id: &str) -> Result<Arc<Process>, ServiceError> {
+        if exec_id.is_empty() {
+            return Ok(Arc::clone(&self.init));
+        }
+        self.execs()
+            .get(exec_id)
+            .cloned()
+            .ok_or_else(|| ServiceError::NoExec { id: self.identity.id.clone(), exec_id: exec_id.to_owned() })
+    }
+
+    /// Adds an exec.
+    pub(crate) fn add_exec(&self, id: &str, process: Process) -> Result<(), ServiceError> {
+        let mut execs = self.execs();
+        if execs.contains_key(id) {
+            return Err(ServiceError::ExecExists { id: self.identity.id.clone(), exec_id: id.to_owned() });
+        }
+        execs.insert(id.to_owned(), Arc::new(process));
+        Ok(())
+    }
+
+    /// Forgets an exec.
+    pub(crate) fn remove_exec(&self, id: &str) {
+        self.execs().remove(id);
+    }
+
+    /// Execs that run now.
+    pub(crate) fn running_execs(&self) -> Vec<Arc<Process>> {
+        self.execs().values().filter(|exec| exec.phase() == Phase::Running).cloned().collect()
+    }
+
+    fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Container {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Container").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,11 @@
+//! A container and its processes as the Task service knows them.
+
+mod container;
+mod exit;
+mod process;
+mod state;
+
+pub(crate) use container::{Container, Identity};
+pub(crate) use exit::{note, watch};
+pub(crate) use process::{ExecSpec, Process};
+pub(crate) use state::{Exit, Phase, StateError};
