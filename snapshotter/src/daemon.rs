@@ -1,15 +1,19 @@
 //! The daemon as a whole: what is opened at start, in which order, and closed at the end.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
 use supermachine_config::Config;
-use tokio::sync::watch;
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
 use tracing::{error, info, warn};
 
+use crate::bakes::Bakes;
+use crate::control::{self, Control};
 use crate::directory::Directory;
 use crate::error::chain;
 use crate::layers::{Layers, Workers, check_tool};
@@ -17,12 +21,14 @@ use crate::metastore::Metastore;
 use crate::service::SnapshotService;
 use crate::service::api::snapshots_server::SnapshotsServer;
 use crate::snapshots::Snapshots;
-use crate::{socket, template};
+use crate::socket::{self, SocketFile};
+use crate::template;
 
 /// A daemon whose directory is open and repaired.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     config: Config,
+    directory: Arc<Directory>,
     snapshots: Arc<Snapshots>,
     workers: Workers,
 }
@@ -36,46 +42,63 @@ impl Daemon {
             error!(error = chain(&missing), "layers can't be converted: containers in virtual machines won't start");
         }
         if let Err(failure) = template::ensure(&directory.template(), config.upper.size.0) {
-            error!(error = chain(&failure), "no template of writable disks: containers in virtual machines won't start");
+            error!(
+                error = chain(&failure),
+                "no template of writable disks: containers in virtual machines won't start"
+            );
         }
         let (layers, workers) = Layers::start(Arc::clone(&directory)).context("can't start threads")?;
-        let snapshots = Arc::new(Snapshots::new(directory, metastore, layers));
+        let snapshots = Arc::new(Snapshots::new(Arc::clone(&directory), metastore, layers));
         snapshots.recover().context("can't put the snapshots in order")?;
-        Ok(Self { config, snapshots, workers })
+        Ok(Self { config, directory, snapshots, workers })
     }
 
     /// Serves until `stop` completes, then ends what is running.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { config, snapshots, workers } = self;
-        let path = &config.paths.snapshotter_socket;
-        let (listener, _socket) = socket::listen(path).with_context(|| format!("can't listen at {}", path.display()))?;
-        let (stopping, mut stopped) = watch::channel(false);
+        let Self { config, directory, snapshots, workers } = self;
+        let layers = snapshots.layers().clone();
+        // Dropped last: the lock must outlive the sockets' files, which a next daemon replaces.
+        let _locked = Arc::clone(&directory);
+        let (listener, _socket) = listen(&config.paths.snapshotter_socket)?;
+        let (control_listener, _control_socket) = listen(&config.paths.daemon_socket)?;
+        let (bakes, builder) = Bakes::start(config).context("can't start the bake builder")?;
+        let control =
+            Control { directory, snapshots: Arc::clone(&snapshots), layers: layers.clone(), bakes: bakes.clone() };
+        let mut control = control::serve(control, control_listener).await.context("can't serve shims")?;
+        let (stopping, stopped) = oneshot::channel::<()>();
         let server = tonic::transport::Server::builder()
-            .add_service(SnapshotsServer::new(SnapshotService(Arc::clone(&snapshots))))
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
-                if stopped.wait_for(|stop| *stop).await.is_err() {
-                    warn!("stopping: the daemon's main task is gone");
-                }
+            .add_service(SnapshotsServer::new(SnapshotService(snapshots)))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+                // A sender that is gone stops the server too.
+                drop(stopped.await);
             });
-        let server = tokio::spawn(server);
+        let mut server = tokio::spawn(server);
 
         notify(NotifyState::Ready);
-        info!(socket = %path.display(), version = env!("CARGO_PKG_VERSION"), "ready");
-        stop.await;
-        info!("stopping");
-        notify(NotifyState::Stopping);
-        snapshots.layers().close();
-        stopping.send_replace(true);
-        let ended = tokio::time::timeout(GRACE, server).await;
-        tokio::task::spawn_blocking(move || workers.join()).await?;
-        match ended {
-            Ok(served) => Ok(served??),
-            Err(_elapsed) => {
-                warn!("some clients kept their connections open");
-                Ok(())
-            }
+        info!(version = env!("CARGO_PKG_VERSION"), "ready");
+        tokio::select! {
+            () = stop => info!("stopping"),
+            ended = &mut server => return Err(anyhow!("the snapshot service ended by itself: {ended:?}")),
         }
+        notify(NotifyState::Stopping);
+        bakes.close();
+        layers.close();
+        drop(stopping);
+        control.shutdown().await.context("can't stop serving shims")?;
+        if tokio::time::timeout(GRACE, server).await.is_err() {
+            warn!("some clients kept their connections open");
+        }
+        tokio::task::spawn_blocking(move || {
+            workers.join();
+            builder.join();
+        })
+        .await?;
+        Ok(())
     }
+}
+
+fn listen(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
+    socket::listen(path).with_context(|| format!("can't listen at {}", path.display()))
 }
 
 /// containerd keeps its connection open all the time: a stop doesn't wait for it longer than this.

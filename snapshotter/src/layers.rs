@@ -8,7 +8,6 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

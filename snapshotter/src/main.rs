@@ -2,6 +2,8 @@
 //! virtual machines, and makes bakes.
 #![forbid(unsafe_code)]
 
+mod bakes;
+mod control;
 mod daemon;
 mod directory;
 mod error;

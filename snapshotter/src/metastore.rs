@@ -234,8 +234,7 @@ fn find(table: &impl ReadableTable<&'static str, &'static [u8]>, key: &str) -> R
 }
 
 fn put(table: &mut Table<'_, &'static str, &'static [u8]>, key: &str, record: &Record) -> Result<(), SnapshotError> {
-    let bytes =
-        postcard::to_stdvec(record).map_err(|source| SnapshotError::Record { key: key.to_owned(), source })?;
+    let bytes = postcard::to_stdvec(record).map_err(|source| SnapshotError::Record { key: key.to_owned(), source })?;
     table.insert(key, bytes.as_slice()).map_err(database)?;
     Ok(())
 }

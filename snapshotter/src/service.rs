@@ -14,7 +14,7 @@ use crate::record::{Kind, Labels, Moment, Named};
 use crate::snapshots::{Commit, Snapshots};
 use api::snapshots_server::Snapshots as Service;
 
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]
 pub(crate) mod api {
     tonic::include_proto!("containerd.services.snapshots.v1");
 }

@@ -188,7 +188,7 @@ impl Snapshots {
             Kind::Committed => (usage, tree::file_bytes(&self.directory.layer(id))),
             Kind::Active => {
                 let files = self.directory.files(id);
-                let usage = self.sizes.measure(id, files.clone()).map_err(SnapshotError::at(&files))?;
+                let usage = self.sizes.measure(id, &files).map_err(SnapshotError::at(&files))?;
                 let written = tree::file_bytes(&self.directory.written(id));
                 (usage, tree::file_bytes(&self.directory.disk(id)) + written)
             }

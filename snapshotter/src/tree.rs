@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -56,9 +56,12 @@ pub(crate) fn flush(root: &Path, inodes: u64) -> io::Result<()> {
     if inodes > FLUSHED_SINGLY {
         return Ok(rustix::fs::syncfs(File::open(root)?)?);
     }
-    walk(root, |path, metadata| {
-        if metadata.is_dir() || metadata.is_file() { File::open(path)?.sync_all() } else { Ok(()) }
-    })?;
+    walk(
+        root,
+        |path, metadata| {
+            if metadata.is_dir() || metadata.is_file() { File::open(path)?.sync_all() } else { Ok(()) }
+        },
+    )?;
     match root.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
@@ -100,7 +103,7 @@ impl Sizes {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    pub(crate) fn measure(&self, id: Id, root: PathBuf) -> io::Result<Usage> {
+    pub(crate) fn measure(&self, id: Id, root: &Path) -> io::Result<Usage> {
         let known = self.lock().get(&id).copied();
         if let Some(known) = known
             && known.at.elapsed() < known.took * RATIO
@@ -108,7 +111,7 @@ impl Sizes {
             return Ok(known.usage);
         }
         let start = Instant::now();
-        let usage = measure(&root)?;
+        let usage = measure(root)?;
         let took = start.elapsed();
         if took < QUICK {
             self.forget(id);

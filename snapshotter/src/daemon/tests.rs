@@ -44,12 +44,13 @@ fn config(folder: &Path) -> Config {
 async fn start_in(folder: TempDir) -> Running {
     let config = config(folder.path());
     let socket = config.paths.snapshotter_socket.clone();
+    let control = config.paths.daemon_socket.clone();
     let daemon = tokio::task::spawn_blocking(move || Daemon::open(config)).await.unwrap().unwrap();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(daemon.serve(async {
         stopped.await.unwrap();
     }));
-    until(|| socket.exists()).await;
+    until(|| socket.exists() && control.exists()).await;
     let channel = Endpoint::try_from(format!("unix://{}", socket.display())).unwrap().connect().await.unwrap();
     Running { folder, stop: Some(stop), served, client: SnapshotsClient::new(channel) }
 }
@@ -95,8 +96,7 @@ impl Running {
     }
 
     async fn view(&self, key: &str, parent: &str) -> Result<Mount, Status> {
-        let request =
-            api::ViewSnapshotRequest { key: key.to_owned(), parent: parent.to_owned(), ..Default::default() };
+        let request = api::ViewSnapshotRequest { key: key.to_owned(), parent: parent.to_owned(), ..Default::default() };
         only(self.client.clone().view(request).await?.into_inner().mounts)
     }
 
@@ -212,5 +212,6 @@ fn mounted<T>(running: &Running, mount: &Mount, look: impl FnOnce(&Path) -> T) -
 }
 
 mod contents;
+mod control;
 mod lifecycle;
 mod queries;

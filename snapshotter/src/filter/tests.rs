@@ -45,7 +45,9 @@ fn selects_by_field() {
         let text = text.replace("\\.", "\\\\.");
         assert!(matches(&text), "{text}");
     }
-    for text in ["kind==active", "kind==committed,parent==x", "labels.absent", "labels.absent==\"\"", "unknown", "name==k8s.io"] {
+    for text in
+        ["kind==active", "kind==committed,parent==x", "labels.absent", "labels.absent==\"\"", "unknown", "name==k8s.io"]
+    {
         assert!(!matches(text), "{text}");
     }
 }
@@ -53,8 +55,20 @@ fn selects_by_field() {
 #[test]
 fn refuses_what_is_no_filter() {
     for text in [
-        ",", "kind==", "kind==active,", "==x", "kind=active", "name~=(", "name==\"x", "name==\"\\q\"", "name==/x/",
-        "name==\"\\xff\"", "name==\"\\u12\"", "kind==active parent==x", "labels.", "\\",
+        ",",
+        "kind==",
+        "kind==active,",
+        "==x",
+        "kind=active",
+        "name~=(",
+        "name==\"x",
+        "name==\"\\q\"",
+        "name==/x/",
+        "name==\"\\xff\"",
+        "name==\"\\u12\"",
+        "kind==active parent==x",
+        "labels.",
+        "\\",
     ] {
         assert!(Filter::parse(text).is_err(), "{text}");
     }

@@ -139,7 +139,8 @@ fn a_layer_is_the_directory_whatever_the_order_and_time() {
 
     // unsquashfs is written by other people than the converter.
     let unpacked = folder.path().join("unpacked");
-    let status = Command::new("unsquashfs").args(["-no-progress", "-d"]).arg(&unpacked).arg(&layers[0]).output().unwrap();
+    let status =
+        Command::new("unsquashfs").args(["-no-progress", "-d"]).arg(&unpacked).arg(&layers[0]).output().unwrap();
     assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
     let mut expected = listing(&folder.path().join("first"));
     expected.remove("socket");
@@ -168,8 +169,7 @@ fn acls_are_counted_as_left_out() {
     fs::write(&file, "").unwrap();
     // One entry more than the mode bits say: user 1 may read.
     let mut acl = vec![2, 0, 0, 0];
-    for (tag, bits, id) in
-        [(1_u16, 6_u16, u32::MAX), (2, 4, 1), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)]
+    for (tag, bits, id) in [(1_u16, 6_u16, u32::MAX), (2, 4, 1), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)]
     {
         acl.extend(tag.to_le_bytes());
         acl.extend(bits.to_le_bytes());

@@ -1,5 +1,7 @@
 //! Making, committing, removing; and what a crash leaves.
 
+use futures::future::join_all;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,38 +97,17 @@ async fn two_clients_can_unpack_the_same_chain() {
     for level in 0..5 {
         let name = format!("chain-{level}");
         let keys: Vec<String> = (0..8).map(|client| format!("extract-{client} {name}")).collect();
-        let prepared = futures_of(&keys, |key| running.prepare(key, &parent)).await;
+        let prepared = join_all(keys.iter().map(|key| running.prepare(key, &parent))).await;
         assert!(prepared.iter().all(Result::is_ok), "{prepared:?}");
-        let committed = futures_of(&keys, |key| running.commit(&name, key)).await;
+        let committed = join_all(keys.iter().map(|key| running.commit(&name, key))).await;
         let codes: Vec<Code> = committed.into_iter().filter_map(|result| result.err().map(|e| e.code())).collect();
         assert_eq!(codes, vec![Code::AlreadyExists; keys.len() - 1]);
-        let removed = futures_of(&keys, |key| running.remove(key)).await;
+        let removed = join_all(keys.iter().map(|key| running.remove(key))).await;
         assert_eq!(removed.iter().filter(|result| result.is_ok()).count(), keys.len() - 1);
         parent = name;
     }
     assert_eq!(running.names(&["kind==committed"]).await.len(), 5);
     running.end().await;
-}
-
-/// All at once, results in order.
-async fn futures_of<'a, T, F>(keys: &'a [String], call: impl Fn(&'a str) -> F) -> Vec<T>
-where
-    F: Future<Output = T>,
-{
-    let mut pending: Vec<_> = keys.iter().map(|key| Box::pin(call(key))).collect();
-    let mut done: Vec<Option<T>> = keys.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        for (future, slot) in pending.iter_mut().zip(&mut done) {
-            if slot.is_none()
-                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
-            {
-                *slot = Some(value);
-            }
-        }
-        if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

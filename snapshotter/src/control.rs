@@ -1,0 +1,129 @@
+//! The ttrpc face of the daemon, for shims: layers on demand, and requests for bakes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use supermachine::daemon::{
+    Daemon, EnsureLayersRequest, EnsureLayersResponse, RequestBakeRequest, RequestBakeResponse, create_daemon,
+    request_bake_response,
+};
+use tokio::net::UnixListener;
+use tracing::warn;
+use ttrpc::asynchronous::TtrpcContext;
+use ttrpc::{Code, get_status};
+
+use crate::bakes::{Asked, Bakes, WrongShape};
+use crate::directory::Directory;
+use crate::error::chain;
+use crate::layers::{ConvertError, Form, Layers};
+use crate::record::{Id, Kind};
+use crate::snapshots::Snapshots;
+
+/// What shims may ask for.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) layers: Layers,
+    pub(crate) bakes: Bakes,
+}
+
+/// Starts answering. The server is to be shut down by the caller.
+pub(crate) async fn serve(control: Control, listener: UnixListener) -> ttrpc::Result<ttrpc::asynchronous::Server> {
+    let mut server = ttrpc::asynchronous::Server::new()
+        .add_listener(listener.into())
+        .register_service(create_daemon(Arc::new(control)));
+    server.start().await?;
+    Ok(server)
+}
+
+fn refusal(code: Code, message: impl ToString) -> ttrpc::Error {
+    ttrpc::Error::RpcStatus(get_status(code, message))
+}
+
+/// The caller's directory, with what is known of it.
+struct Wanted {
+    id: Id,
+    form: Form,
+}
+
+impl Control {
+    /// Finds the snapshots whose `fs` directories these are.
+    async fn identify(&self, directories: &[String]) -> ttrpc::Result<Vec<Wanted>> {
+        let snapshots = Arc::clone(&self.snapshots);
+        let kinds = tokio::task::spawn_blocking(move || snapshots.kinds()).await;
+        let kinds = kinds.map_err(|error| refusal(Code::INTERNAL, error))?;
+        let kinds = kinds.map_err(|error| refusal(Code::INTERNAL, chain(&error)))?;
+        let identify = |text: &String| {
+            let id = self.directory.owner_of(Path::new(text)).ok_or_else(|| {
+                let root = self.directory.snapshots().display();
+                refusal(Code::INVALID_ARGUMENT, format!("{text:?} isn't a directory {root}/<id>/fs"))
+            })?;
+            let kind = kinds
+                .get(&id)
+                .ok_or_else(|| refusal(Code::NOT_FOUND, format!("there is no snapshot with the directory {text:?}")))?;
+            let form = if *kind == Kind::Committed { Form::Layer } else { Form::Written };
+            Ok(Wanted { id, form })
+        };
+        directories.iter().map(identify).collect()
+    }
+
+    /// The path of one squashfs file; empty for an active snapshot into which the host has written nothing.
+    async fn ensure(&self, Wanted { id, form }: Wanted) -> ttrpc::Result<String> {
+        if form == Form::Written && is_empty(&self.directory.files(id)) {
+            return Ok(String::new());
+        }
+        match self.layers.convert_now(id, form).await {
+            Ok(path) => Ok(path.display().to_string()),
+            Err(failure) => {
+                let code = match *failure {
+                    ConvertError::ToolMissing => Code::FAILED_PRECONDITION,
+                    ConvertError::Cancelled => Code::UNAVAILABLE,
+                    ConvertError::Tool(_)
+                    | ConvertError::Failed { .. }
+                    | ConvertError::Stream(_)
+                    | ConvertError::Publish { .. } => Code::INTERNAL,
+                };
+                Err(refusal(code, format!("the layer of snapshot {id} can't be made: {}", chain(&*failure))))
+            }
+        }
+    }
+}
+
+/// A directory that can't be read isn't called empty: converting it says what is wrong.
+fn is_empty(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+#[async_trait]
+impl Daemon for Control {
+    async fn ensure_layers(
+        &self,
+        _context: &TtrpcContext,
+        request: EnsureLayersRequest,
+    ) -> ttrpc::Result<EnsureLayersResponse> {
+        let wanted = self.identify(&request.lower_directories).await?;
+        let layers = try_join_all(wanted.into_iter().map(|wanted| self.ensure(wanted))).await?;
+        Ok(EnsureLayersResponse { layers, ..Default::default() })
+    }
+
+    async fn request_bake(
+        &self,
+        _context: &TtrpcContext,
+        request: RequestBakeRequest,
+    ) -> ttrpc::Result<RequestBakeResponse> {
+        let RequestBakeRequest { memory_bytes, vcpus, .. } = request;
+        let asked = self.bakes.request(memory_bytes, vcpus).await.map_err(|error @ WrongShape { .. }| {
+            warn!(%error, "a bake was asked for");
+            refusal(Code::INVALID_ARGUMENT, error)
+        })?;
+        let state = match asked {
+            Asked::Queued => request_bake_response::State::QUEUED,
+            Asked::Present => request_bake_response::State::PRESENT,
+            Asked::Off => request_bake_response::State::DISABLED,
+        };
+        Ok(RequestBakeResponse { state: state.into(), ..Default::default() })
+    }
+}

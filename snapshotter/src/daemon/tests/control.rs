@@ -1,0 +1,82 @@
+//! What shims ask for.
+
+use supermachine::daemon::request_bake_response::State;
+use supermachine::daemon::{DaemonClient, EnsureLayersRequest, RequestBakeRequest, connect};
+use ttrpc::context;
+
+use super::*;
+
+async fn client(running: &Running) -> DaemonClient {
+    connect(&running.folder.path().join("run/daemon.sock")).await.unwrap()
+}
+
+async fn ensure(client: &DaemonClient, directories: &[&Path]) -> Result<Vec<String>, ttrpc::Code> {
+    let lower_directories = directories.iter().map(|path| path.display().to_string()).collect();
+    let request = EnsureLayersRequest { lower_directories, ..Default::default() };
+    match client.ensure_layers(context::Context::default(), &request).await {
+        Ok(answer) => Ok(answer.layers),
+        Err(ttrpc::Error::RpcStatus(status)) => Err(status.code.enum_value().unwrap()),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_there_when_the_answer_is() {
+    let running = start().await;
+    running.layer("one", "", "f", "1").await;
+    running.layer("two", "one", "g", "2").await;
+    let mount = running.prepare("a", "two").await.unwrap();
+    let lower: Vec<&Path> = option(&mount, "lowerdir").unwrap().split(':').map(Path::new).collect();
+    let client = client(&running).await;
+    let layers = ensure(&client, &lower).await.unwrap();
+    for (directory, layer) in lower.iter().zip(&layers) {
+        assert_eq!(Path::new(layer), directory.with_file_name("layer.squashfs"));
+        assert_eq!(&fs::read(layer).unwrap()[..4], b"hsqs");
+    }
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_host_wrote_becomes_a_layer_anew_each_time() {
+    let running = start().await;
+    let upper = files(&running.prepare("a", "").await.unwrap());
+    let client = client(&running).await;
+    assert_eq!(ensure(&client, &[&upper]).await.unwrap(), [""]);
+    let mut sizes = Vec::new();
+    for number in 0..2_u8 {
+        fs::write(upper.join(format!("file-{number}")), vec![number; 10]).unwrap();
+        let layer = ensure(&client, &[&upper]).await.unwrap().remove(0);
+        assert_eq!(Path::new(&layer), upper.with_file_name("written.squashfs"));
+        let listed = Command::new("unsquashfs").args(["-l", &layer]).output().unwrap();
+        sizes.push(String::from_utf8(listed.stdout).unwrap().lines().filter(|line| line.contains("file-")).count());
+    }
+    assert_eq!(sizes, [1, 2]);
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_directories_of_snapshots_are_taken() {
+    let running = start().await;
+    running.layer("one", "", "f", "1").await;
+    let client = client(&running).await;
+    let snapshots = running.snapshots();
+    for wrong in ["/etc", "1/fs", "../root/snapshots/1/fs"] {
+        assert_eq!(ensure(&client, &[Path::new(wrong)]).await, Err(ttrpc::Code::INVALID_ARGUMENT), "{wrong}");
+    }
+    for wrong in ["1", "1/fs/f", "01/fs", "+1/fs", "1/work", "x/fs", "1/../1/fs"] {
+        assert_eq!(ensure(&client, &[&snapshots.join(wrong)]).await, Err(ttrpc::Code::INVALID_ARGUMENT), "{wrong}");
+    }
+    assert_eq!(ensure(&client, &[&snapshots.join("7/fs")]).await, Err(ttrpc::Code::NOT_FOUND));
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bakes_that_are_switched_off_are_not_queued() {
+    let running = start().await;
+    let client = client(&running).await;
+    let answer = client.request_bake(context::Context::default(), &RequestBakeRequest::default()).await.unwrap();
+    assert_eq!(answer.state.enum_value(), Ok(State::DISABLED));
+    let odd = RequestBakeRequest { vcpus: 65, ..Default::default() };
+    assert!(client.request_bake(context::Context::default(), &odd).await.is_err());
+    running.end().await;
+}
