@@ -137,8 +137,8 @@ impl Vmm {
             if wanted(&text) {
                 return;
             }
-            let tail: String = text.lines().rev().take(20).collect::<Vec<_>>().join("\n");
-            assert!(Instant::now() < deadline, "no {what} on the console; its last lines, newest first:\n{tail}");
+            let tail = text.lines().skip(text.lines().count().saturating_sub(60)).collect::<Vec<_>>().join("\n");
+            assert!(Instant::now() < deadline, "no {what} on the console; its last lines:\n{tail}");
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the VMM ended ({status}) before {what} was on the console:\n{tail}");
             }
