@@ -45,7 +45,14 @@ async fn start_in(folder: TempDir) -> Running {
     let config = config(folder.path());
     let socket = config.paths.snapshotter_socket.clone();
     let control = config.paths.daemon_socket.clone();
-    let daemon = tokio::task::spawn_blocking(move || Daemon::open(config)).await.unwrap().unwrap();
+    // Within one process an ended daemon's lock goes when the last task of its ttrpc server has been dropped.
+    let mut daemon = None;
+    until(|| {
+        daemon = Daemon::open(config.clone()).ok();
+        daemon.is_some()
+    })
+    .await;
+    let daemon = daemon.unwrap();
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(daemon.serve(async {
         stopped.await.unwrap();
