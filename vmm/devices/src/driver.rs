@@ -54,9 +54,6 @@ pub(crate) struct DriverQueue {
 }
 
 impl DriverQueue {
-    /// Bytes that a queue of 256 takes.
-    pub(crate) const BYTES: u64 = 0x4000;
-
     pub(crate) fn new(ram: &GuestRam, base: u64, size: u16) -> Self {
         Self {
             ram: ram.clone(),
