@@ -23,7 +23,7 @@ impl Raw {
             .parse()
             .map_err(|source| ConfigError::Syntax { file: PathBuf::from(file), source: Box::new(source) })?;
         let mut values = BTreeMap::new();
-        flatten(String::new(), table, &mut values);
+        flatten("", table, &mut values);
         Ok(Self { origin: file.display().to_string(), values, asked: Vec::new() })
     }
 
@@ -107,11 +107,11 @@ impl Raw {
     }
 }
 
-fn flatten(prefix: String, table: toml::Table, into: &mut BTreeMap<String, Value>) {
+fn flatten(prefix: &str, table: toml::Table, into: &mut BTreeMap<String, Value>) {
     for (name, value) in table {
         let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         match value {
-            Value::Table(table) => flatten(key, table, into),
+            Value::Table(table) => flatten(&key, table, into),
             value => {
                 into.insert(key, value);
             }

@@ -188,7 +188,7 @@ fn allowed_annotations(raw: &mut Raw, file: &Path) -> Result<Vec<AnnotationKey>,
 
 /// Guest memory must be something the VMM can map.
 pub(crate) fn check_memory(memory: Bytes, origin: &str) -> Result<(), ConfigError> {
-    if (MIN_MEMORY..=MAX_MEMORY).contains(&memory) && memory.0 % MEMORY_STEP == 0 {
+    if (MIN_MEMORY..=MAX_MEMORY).contains(&memory) && memory.0.is_multiple_of(MEMORY_STEP) {
         return Ok(());
     }
     Err(ConfigError::BadValue {
@@ -201,7 +201,7 @@ pub(crate) fn check_memory(memory: Bytes, origin: &str) -> Result<(), ConfigErro
 
 /// A writable layer must hold a file system and be a whole number of sectors.
 fn check_upper(size: Bytes, origin: &str) -> Result<(), ConfigError> {
-    if size >= Bytes::mebibytes(16) && size.0 % 4096 == 0 {
+    if size >= Bytes::mebibytes(16) && size.0.is_multiple_of(4096) {
         return Ok(());
     }
     Err(ConfigError::BadValue {

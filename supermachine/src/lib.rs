@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Virtual machines that are restored instead of booted: the library on which the shim, the baker and the command
+//! line stand. It knows no containerd type.
+//!
+//! [`Machine`] says what a VM is made of here, [`Vm::start`] restores one (or boots it when there is no usable bake)
+//! and [`bake_base`] makes a bake.
+// Not `forbid`: the generated client and server allow it for themselves, and use none.
+#![deny(unsafe_code)]
+
+mod baker;
+mod console;
+pub mod daemon;
+mod error;
+mod facts;
+mod image;
+mod kvm;
+mod launch;
+mod machine;
+mod run_directory;
+mod upper;
+mod vm;
+mod vmm;
+
+pub use agent_proto as agent;
+pub use bake::{Key, Level, Reason};
+pub use baker::{BakeError, Baked, bake_base};
+pub use error::{ErrorKind, chain};
+pub use image::{Image, Lookup};
+pub use kvm::KvmError;
+pub use launch::Launch;
+pub use machine::{Machine, MachineError};
+pub use upper::{UpperError, clone_upper};
+pub use vm::{Mode, StartError, Started, Stream, StreamError, Timeline, Vm};
+pub use vmm::{Exit, ExitReason, Exited};
+pub use vmm_api::Shape;

@@ -2,7 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -56,10 +56,7 @@ impl<T> Packet<T> {
     /// Takes a descriptor out; each can be taken once.
     pub fn take(&mut self, fd: Fd) -> Result<OwnedFd, ControlError> {
         let fds = self.fds.len();
-        self.fds
-            .get_mut(usize::from(fd.0))
-            .and_then(Option::take)
-            .ok_or(ControlError::NoSuchFd { index: fd.0, fds })
+        self.fds.get_mut(usize::from(fd.0)).and_then(Option::take).ok_or(ControlError::NoSuchFd { index: fd.0, fds })
     }
 
     /// Splits the message from its descriptors.
@@ -147,6 +144,12 @@ impl From<OwnedFd> for ControlSocket {
 impl From<ControlSocket> for OwnedFd {
     fn from(control: ControlSocket) -> Self {
         control.socket
+    }
+}
+
+impl AsRawFd for ControlSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 

@@ -105,6 +105,11 @@ fn sweep(root: &Path) {
 }
 
 impl Draft {
+    /// A name that no other living draft has.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().trim_start_matches('.').to_owned()
+    }
+
     /// Completes the bake under the facts' key: digests, manifest, permissions, everything on the disk, then the name.
     pub fn publish(
         mut self,

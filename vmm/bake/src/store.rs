@@ -44,8 +44,20 @@ pub struct Bake {
     pub state: File,
     /// The open `memory` file.
     pub memory: File,
-    /// Carries the shared lock.
+    pin: Pin,
+}
+
+/// Keeps a bake in the store: a shared lock on its manifest.
+#[derive(Debug)]
+pub struct Pin {
     _lock: File,
+}
+
+impl Bake {
+    /// Closes the bake's files and keeps it in the store.
+    pub fn into_pin(self) -> Pin {
+        self.pin
+    }
 }
 
 /// A bake whose manifest is good. Its other files may still have to be read through.
@@ -138,7 +150,7 @@ impl Store {
         check_size(key, STATE, &files[0])?;
         check_size(key, MEMORY, &files[1])?;
         let is_verified = self.ledger.vouches(key, &files);
-        let bake = Bake { key: *key, manifest, state, memory, _lock: lock };
+        let bake = Bake { key: *key, manifest, state, memory, pin: Pin { _lock: lock } };
         Ok(Candidate { bake, files, is_verified, ledger: self.ledger.clone() })
     }
 

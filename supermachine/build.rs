@@ -1,0 +1,14 @@
+//! Generates the messages and the ttrpc client and server from `proto/daemon.proto`.
+
+fn main() -> std::io::Result<()> {
+    println!("cargo::rerun-if-changed=proto/daemon.proto");
+    let out = std::env::var("OUT_DIR").map_err(std::io::Error::other)?;
+    ttrpc_codegen::Codegen::new()
+        .out_dir(out)
+        .input("proto/daemon.proto")
+        .include("proto")
+        .rust_protobuf()
+        .customize(ttrpc_codegen::Customize { async_all: true, gen_mod: true, ..Default::default() })
+        .rust_protobuf_customize(ttrpc_codegen::ProtobufCustomize::default().gen_mod_rs(true))
+        .run()
+}

@@ -1,0 +1,46 @@
+//! Last lines of logs, for messages about a VM that is gone.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// How much of a log's end is looked at, in bytes.
+const TAIL_BYTES: u64 = 8 * 1024;
+/// Longest line that is passed on, in characters.
+const LINE_CHARS: usize = 400;
+
+/// The last lines of a log that a guest may have written: bounded, without control characters, none empty.
+pub(crate) fn last_lines(log: &File, count: usize) -> Vec<String> {
+    let length = log.metadata().map_or(0, |metadata| metadata.len());
+    let start = length.saturating_sub(TAIL_BYTES);
+    let mut bytes = vec![0; usize::try_from(length - start).unwrap_or_default()];
+    let mut filled = 0;
+    while let Ok(read @ 1..) = log.read_at(&mut bytes[filled..], start + filled as u64) {
+        filled += read;
+    }
+    bytes.truncate(filled);
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.split(['\n', '\r']).map(clean).filter(|line| !line.is_empty());
+    let lines: Vec<_> = lines.collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
+}
+
+fn clean(line: &str) -> String {
+    line.chars().filter(|c| !c.is_control()).take(LINE_CHARS).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_carry_no_control_characters() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert_eq!(last_lines(&file, 3), Vec::<String>::new());
+        file.write_all(&b"x".repeat(100_000)).unwrap();
+        file.write_all(b"\none\r\n\x1b[31mtwo\x1b[0m\n\n\xff three \n").unwrap();
+        assert_eq!(last_lines(&file, 3), ["one", "[31mtwo[0m", "\u{fffd} three"]);
+        assert!(last_lines(&file, 100)[0].len() <= LINE_CHARS);
+    }
+}

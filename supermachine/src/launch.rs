@@ -1,0 +1,209 @@
+//! What one VM is started with.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use agent_proto::{Layer, RootFilesystem};
+use vmm_api::{Disks, Extent, Fd, Upper};
+
+/// Layers begin on multiples of this on the layer disk, in bytes.
+const LAYER_ALIGNMENT: u64 = 4096;
+/// Most layers of one VM: the kernel's partitions per disk, and descriptors in a message beside the others.
+const MAX_LAYERS: usize = 240;
+
+/// What one VM is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// Names the VM in logs.
+    pub id: String,
+    /// Holds the VM's logs; made, and removed with everything in it when the VM is gone.
+    pub state_dir: PathBuf,
+    /// Squashfs files, lowest layer first.
+    pub layers: Vec<PathBuf>,
+    /// Ext4 image of the writable layer.
+    pub upper: Option<PathBuf>,
+    /// Network namespace that the VMM enters.
+    pub network_namespace: Option<PathBuf>,
+    /// Directory of the cgroup (version 2) that the VMM is moved to.
+    pub cgroup: Option<PathBuf>,
+    /// The VM's host name.
+    pub hostname: String,
+}
+
+/// A file that a launch names can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// It can't be opened.
+    #[error("cannot open the {role} {}", path.display())]
+    Open {
+        /// What it was to be.
+        role: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its size is impossible.
+    #[error("the {role} {} has {bytes} bytes; {remedy}", path.display())]
+    Size {
+        /// What it was to be.
+        role: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Too many layers.
+    #[error("the image has {count} layers, at most {MAX_LAYERS} are possible; build it with fewer, or squash it")]
+    TooManyLayers {
+        /// How many it has.
+        count: usize,
+    },
+}
+
+/// The files of a launch, opened.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    layers: Vec<(File, u64)>,
+    upper: Option<(File, u64)>,
+    pub(crate) network_namespace: Option<File>,
+}
+
+impl Opened {
+    pub(crate) fn open(launch: &Launch) -> Result<Self, LaunchError> {
+        if launch.layers.len() > MAX_LAYERS {
+            return Err(LaunchError::TooManyLayers { count: launch.layers.len() });
+        }
+        let layer = |path| file("layer", path, OpenOptions::new().read(true), "convert the layer again");
+        let upper = |path| {
+            file("writable layer", path, OpenOptions::new().read(true).write(true), "remove it to have it made again")
+        };
+        let upper = launch.upper.as_ref().map(upper).transpose()?;
+        if let (Some((_, bytes)), Some(path)) = (&upper, &launch.upper)
+            && bytes % 512 != 0
+        {
+            let remedy = "a disk is a whole number of 512-byte sectors";
+            return Err(LaunchError::Size { role: "writable layer", path: path.clone(), bytes: *bytes, remedy });
+        }
+        let network_namespace = launch.network_namespace.as_ref().map(|path| {
+            File::open(path).map_err(|source| LaunchError::Open {
+                role: "network namespace",
+                path: path.clone(),
+                source,
+            })
+        });
+        Ok(Self {
+            layers: launch.layers.iter().map(layer).collect::<Result<_, _>>()?,
+            upper,
+            network_namespace: network_namespace.transpose()?,
+        })
+    }
+
+    /// Attaches the disks' files to a message.
+    pub(crate) fn disks<'a>(&'a self, attachments: &mut Attachments<'a>) -> Disks {
+        let extent = |(file, length): &'a (File, u64), attachments: &mut Attachments<'a>| Extent {
+            file: attachments.attach(file),
+            length: *length,
+        };
+        let layers = self.layers.iter().map(|layer| extent(layer, attachments)).collect();
+        let upper = self.upper.as_ref().map(|(file, length)| Upper { file: attachments.attach(file), length: *length });
+        Disks { layers, upper }
+    }
+
+    /// The same disks as the agent sees them.
+    pub(crate) fn rootfs(&self) -> RootFilesystem {
+        let mut offset = 0;
+        let layers = self.layers.iter().map(|(_, length)| {
+            let padded = length.next_multiple_of(LAYER_ALIGNMENT);
+            let layer = Layer { offset_bytes: offset, length_bytes: padded, ..Default::default() };
+            offset += padded;
+            layer
+        });
+        RootFilesystem {
+            layers: layers.collect(),
+            writable: self.upper.is_some(),
+            upper_bytes: self.upper.as_ref().map_or(0, |(_, length)| *length),
+            ..Default::default()
+        }
+    }
+}
+
+/// Opens a file that must have contents.
+fn file(
+    role: &'static str,
+    path: &PathBuf,
+    options: &OpenOptions,
+    remedy: &'static str,
+) -> Result<(File, u64), LaunchError> {
+    let open = || {
+        let file = options.open(path)?;
+        let bytes = file.metadata()?.len();
+        Ok((file, bytes))
+    };
+    let (file, bytes) = open().map_err(|source| LaunchError::Open { role, path: path.clone(), source })?;
+    // A length near the type's end would overflow when layers are laid out one after another.
+    if bytes == 0 || bytes > 1 << 50 {
+        return Err(LaunchError::Size { role, path: path.clone(), bytes, remedy });
+    }
+    Ok((file, bytes))
+}
+
+/// Descriptors to be sent with a message, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Attachments<'a>(pub(crate) Vec<BorrowedFd<'a>>);
+
+impl<'a> Attachments<'a> {
+    /// Adds one and names its place. The caller keeps their number below [`vmm_api::MAX_FDS`].
+    pub(crate) fn attach(&mut self, fd: &'a impl AsFd) -> Fd {
+        let place = u8::try_from(self.0.len()).unwrap_or(u8::MAX);
+        self.0.push(fd.as_fd());
+        Fd(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(layers: &[PathBuf], upper: Option<PathBuf>) -> Launch {
+        Launch { layers: layers.to_vec(), upper, ..Default::default() }
+    }
+
+    #[test]
+    fn layers_follow_each_other_on_page_boundaries() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str, bytes: usize| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, vec![1; bytes]).unwrap();
+            path
+        };
+        let launch = launch(&[path("a", 4096), path("b", 5000), path("c", 100)], Some(path("upper", 1024)));
+        let rootfs = Opened::open(&launch).unwrap().rootfs();
+        let layers: Vec<_> = rootfs.layers.iter().map(|layer| (layer.offset_bytes, layer.length_bytes)).collect();
+        assert_eq!(layers, [(0, 4096), (4096, 8192), (12288, 4096)]);
+        assert!(rootfs.writable);
+        assert_eq!(rootfs.upper_bytes, 1024);
+    }
+
+    #[test]
+    fn unusable_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("layer.squashfs");
+        let error = Opened::open(&launch(std::slice::from_ref(&missing), None)).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot open the layer {}", missing.display()));
+        std::fs::write(&missing, "").unwrap();
+        assert!(matches!(
+            Opened::open(&launch(std::slice::from_ref(&missing), None)),
+            Err(LaunchError::Size { bytes: 0, .. })
+        ));
+        std::fs::write(&missing, "odd").unwrap();
+        assert!(matches!(Opened::open(&launch(&[], Some(missing.clone()))), Err(LaunchError::Size { bytes: 3, .. })));
+        let many = vec![missing; MAX_LAYERS + 1];
+        assert!(matches!(Opened::open(&launch(&many, None)), Err(LaunchError::TooManyLayers { count: 241 })));
+    }
+}

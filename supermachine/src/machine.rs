@@ -1,0 +1,135 @@
+//! What virtual machines are made of on this host.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bake::{Key, MachineFacts, Store};
+use supermachine_config::{Config, Paths};
+use vmm_api::Shape;
+
+use crate::error::ErrorKind;
+use crate::facts;
+use crate::kvm::{self, KvmError};
+
+/// Kernel, agent, VMM, shape and bake store: everything that starts on one host have in common.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub(crate) vmm: PathBuf,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
+    pub(crate) kvm: Arc<File>,
+    pub(crate) kvm_path: PathBuf,
+    pub(crate) shape: Shape,
+    pub(crate) cmdline: String,
+    pub(crate) store: Store,
+    pub(crate) run: PathBuf,
+    pub(crate) is_baking: bool,
+    pub(crate) answer_within: Duration,
+}
+
+/// This host can't run virtual machines as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// No usable KVM.
+    #[error("no usable KVM")]
+    Kvm(#[source] KvmError),
+    /// A file of the product is missing.
+    #[error("the {role} {} can't be read; run `make install`, or set `{key}` in {}", path.display(), config.display())]
+    MissingFile {
+        /// What it is.
+        role: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+        /// The configuration key that says so.
+        key: &'static str,
+        /// The configuration file.
+        config: PathBuf,
+        /// Why it can't be read.
+        #[source]
+        source: io::Error,
+    },
+    /// A file vanished or can't be read while its digest was computed.
+    #[error("the machine key can't be computed")]
+    Digest(#[source] bake::DigestError),
+    /// The VMM didn't say what this machine is.
+    #[error("the VMM can't describe this machine")]
+    Describe(#[source] facts::DescribeError),
+}
+
+impl MachineError {
+    /// What kind of fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Kvm(_) | Self::MissingFile { .. } | Self::Digest(_) => ErrorKind::FailedPrecondition,
+            Self::Describe(error) => error.kind(),
+        }
+    }
+}
+
+impl Machine {
+    /// The machine that a configuration describes. Checks that its files are there and that KVM opens; reads none of
+    /// them.
+    pub fn load(config: &Config) -> Result<Self, MachineError> {
+        Self::load_with_kvm(config, Path::new(kvm::KVM))
+    }
+
+    pub(crate) fn load_with_kvm(config: &Config, kvm_path: &Path) -> Result<Self, MachineError> {
+        let Paths { vmm, kernel, initrd, bakes, run, .. } = &config.paths;
+        for (role, path, key) in [
+            ("virtual machine monitor", vmm, "paths.vmm"),
+            ("guest kernel", kernel, "paths.kernel"),
+            ("initial ramdisk", initrd, "paths.initrd"),
+        ] {
+            // Opening, not stat: a directory or a file that may not be read is as good as none.
+            File::open(path).map_err(|source| MachineError::MissingFile {
+                role,
+                path: path.clone(),
+                key,
+                config: config.file.clone(),
+                source,
+            })?;
+        }
+        Ok(Self {
+            vmm: vmm.clone(),
+            kernel: kernel.clone(),
+            initrd: initrd.clone(),
+            kvm: Arc::new(kvm::open(kvm_path).map_err(MachineError::Kvm)?),
+            kvm_path: kvm_path.to_owned(),
+            shape: Shape { memory_bytes: config.vm.memory.0, vcpus: config.vm.vcpus },
+            cmdline: config.vm.cmdline.clone(),
+            store: Store::new(bakes.clone(), run),
+            run: run.clone(),
+            is_baking: config.bake.enabled,
+            answer_within: config.vm.answer_within,
+        })
+    }
+
+    /// Guest memory and CPUs.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The bake store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether the configuration lets bakes be made and used.
+    pub fn is_baking(&self) -> bool {
+        self.is_baking
+    }
+
+    /// Everything a bake for this machine depends on. Remembered in the run directory: a few `stat` calls when
+    /// nothing has changed, else files are read and the VMM is asked.
+    pub async fn facts(&self) -> Result<MachineFacts, MachineError> {
+        facts::gather(self).await
+    }
+
+    /// The key under which this machine's bake is stored.
+    pub async fn key(&self) -> Result<Key, MachineError> {
+        Ok(self.facts().await?.key())
+    }
+}

@@ -1,0 +1,131 @@
+//! Writable layers: clones of a template disk.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
+use rustix::io::Errno;
+
+/// Most bytes moved by one call.
+const STEP: u64 = 1 << 30;
+
+/// A writable layer could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum UpperError {
+    /// The template isn't there.
+    #[error(
+        "cannot open the writable layers' template {}; the snapshotter daemon makes it when it starts \
+         (`systemctl status supermachine-snapshotter`)",
+        path.display()
+    )]
+    Template {
+        /// The template.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The clone can't be written.
+    #[error("cannot make the writable layer {}; is the disk full?", path.display())]
+    Clone {
+        /// The clone.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Makes `target` a copy of `template` and returns its size in bytes. On a file system with reflinks that shares all
+/// blocks; elsewhere only the parts that hold data are copied, so that a sparse template stays sparse. A file that
+/// exists is an error; a failed copy is removed.
+pub fn clone_upper(template: &Path, target: &Path) -> Result<u64, UpperError> {
+    let open = || {
+        let file = File::open(template)?;
+        let bytes = file.metadata()?.len();
+        Ok((file, bytes))
+    };
+    let (source, bytes) = open().map_err(|source| UpperError::Template { path: template.to_owned(), source })?;
+    let failed = |source| UpperError::Clone { path: target.to_owned(), source };
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(target).map_err(failed)?;
+    if ioctl_ficlone(&file, &source).is_ok() {
+        return Ok(bytes);
+    }
+    copy_sparse(&source, &file, bytes).map_err(|error| {
+        // The first error is the one that counts.
+        let _kept = std::fs::remove_file(target);
+        failed(error)
+    })?;
+    Ok(bytes)
+}
+
+fn copy_sparse(source: &File, target: &File, bytes: u64) -> io::Result<()> {
+    target.set_len(bytes)?;
+    let mut position = 0;
+    while position < bytes {
+        let start = match seek(source, SeekFrom::Data(position)) {
+            Ok(start) => start,
+            // No data up to the end.
+            Err(Errno::NXIO) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let end = seek(source, SeekFrom::Hole(start))?;
+        copy_range(source, target, start, end)?;
+        position = end;
+    }
+    Ok(())
+}
+
+fn copy_range(source: &File, target: &File, start: u64, end: u64) -> io::Result<()> {
+    let (mut from, mut to) = (start, start);
+    while from < end {
+        let length = usize::try_from((end - from).min(STEP)).map_err(io::Error::other)?;
+        // Both offsets are advanced by the call.
+        match copy_file_range(source, Some(&mut from), target, Some(&mut to), length) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use super::*;
+
+    #[test]
+    fn a_sparse_template_stays_sparse() {
+        let dir = tempfile::tempdir().unwrap();
+        let (template, target) = (dir.path().join("template"), dir.path().join("upper"));
+        let file = File::create(&template).unwrap();
+        file.set_len(64 << 20).unwrap();
+        file.write_all_at(b"first", 0).unwrap();
+        file.write_all_at(b"middle", (32 << 20) + 17).unwrap();
+        assert_eq!(clone_upper(&template, &target).unwrap(), 64 << 20);
+        assert_eq!(std::fs::read(&target).unwrap(), std::fs::read(&template).unwrap());
+        assert!(std::fs::metadata(&target).unwrap().blocks() * 512 < 1 << 20);
+    }
+
+    #[test]
+    fn a_copy_across_file_systems_works_and_never_overwrites() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let (template, target) = (dir.path().join("template"), other.path().join("upper"));
+        std::fs::write(&template, vec![3; 10_000]).unwrap();
+        clone_upper(&template, &target).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), vec![3; 10_000]);
+        assert!(matches!(clone_upper(&template, &target), Err(UpperError::Clone { .. })));
+        assert_eq!(std::fs::read(&target).unwrap().len(), 10_000);
+    }
+
+    #[test]
+    fn a_missing_template_says_who_makes_it() {
+        let error = clone_upper(Path::new("/nonexistent/t"), Path::new("/nonexistent/u")).unwrap_err();
+        assert!(error.to_string().contains("snapshotter daemon"), "{error}");
+    }
+}

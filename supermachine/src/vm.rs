@@ -1,0 +1,139 @@
+//! A running virtual machine.
+
+mod agent;
+mod error;
+mod start;
+mod stream;
+
+use std::fmt;
+use std::sync::Arc;
+
+use agent_proto::{AgentClient, RootFilesystem};
+use bake::{Key, Level};
+
+use crate::launch::Launch;
+use crate::machine::Machine;
+use crate::run_directory::RunDirectory;
+use crate::vmm::{Exit, Exited, Process};
+
+pub(crate) use agent::Agent;
+pub use error::StartError;
+pub(crate) use start::{CONSOLE_LINES, cause, logs, open, refusal};
+pub use stream::{Stream, StreamError};
+
+/// How a VM came to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// From a bake of this level.
+    Restored(Level),
+    /// Booted.
+    Cold,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Restored(level) => write!(f, "restored({level})"),
+            Self::Cold => f.write_str("cold"),
+        }
+    }
+}
+
+/// Microseconds from the moment the VMM was about to be spawned, except where said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    /// The process was spawned.
+    pub spawned_us: u64,
+    /// The request was decoded and its files checked; since the VMM process began.
+    pub opened_us: u64,
+    /// Guest memory was mapped; since the VMM process began.
+    pub mapped_us: u64,
+    /// Devices and vCPU state were in place; since the VMM process began.
+    pub wired_us: u64,
+    /// The first vCPU was let go; since the VMM process began.
+    pub running_us: u64,
+    /// The agent's first answer was here.
+    pub answered_us: u64,
+}
+
+/// How a start went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// How the VM came to run.
+    pub mode: Mode,
+    /// Why it is that mode, for people.
+    pub reason: String,
+    /// The bake, if it was restored.
+    pub bake: Option<Key>,
+    /// Time it took.
+    pub timeline: Timeline,
+    /// Version of the agent.
+    pub agent_version: String,
+    /// Release of the guest's kernel.
+    pub kernel_release: String,
+}
+
+impl fmt::Display for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mode {
+            Mode::Restored(_) => self.mode.fmt(f),
+            Mode::Cold => write!(f, "{}: {}", self.mode, self.reason),
+        }
+    }
+}
+
+/// A running virtual machine with its agent. Dropping it ends the VM and removes its directory.
+#[derive(Debug)]
+pub struct Vm {
+    agent: Agent,
+    process: Process,
+    started: Started,
+    rootfs: RootFilesystem,
+    /// Keeps the bake in the store.
+    _bake: Option<bake::Pin>,
+    /// Last: the directory goes when the process has been told to.
+    _directory: RunDirectory,
+}
+
+impl Vm {
+    /// Restores a VM from its bake, or boots it if there is no usable one, and lets its agent go: when this returns,
+    /// entropy, clock and host name are set and containers may be created.
+    pub async fn start(machine: &Machine, launch: Launch) -> Result<Self, StartError> {
+        start::start(machine, &launch).await
+    }
+
+    /// How it was started.
+    pub fn started(&self) -> &Started {
+        &self.started
+    }
+
+    /// Process id of the VMM.
+    pub fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// The agent. Clones share the connection.
+    pub fn agent(&self) -> &AgentClient {
+        &self.agent.client
+    }
+
+    /// The root file system that the launch's disks make, to be named when a container is created.
+    pub fn rootfs(&self) -> RootFilesystem {
+        self.rootfs.clone()
+    }
+
+    /// Opens a stream for a process's standard input, output or error. The token names it in requests to the agent.
+    pub fn open_stream(&self) -> Result<Stream, StreamError> {
+        stream::open(&self.process)
+    }
+
+    /// Tells when the VM is gone.
+    pub fn exited(&self) -> Exited {
+        self.process.exited().clone()
+    }
+
+    /// Ends the VM and waits until its process and directory are gone.
+    pub async fn shutdown(self) -> Arc<Exit> {
+        self.process.stop().await
+    }
+}

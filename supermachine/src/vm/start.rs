@@ -1,0 +1,221 @@
+//! Starting a VM: restored if possible, else booted. Everything the VMM needs is sent at once, the agent's first
+//! request included; then one answer is awaited.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use agent_proto::ResumeResponse;
+use bake::{Bake, Reason};
+use tokio::time::timeout;
+use ttrpc::context::Context;
+use vmm_api::{Boot, FailureKind, Host, MemoryExtent, Reply, Request, Restore};
+
+use crate::console::last_lines;
+use crate::error::chain;
+use crate::image::{Lookup, lookup};
+use crate::kvm::KvmError;
+use crate::launch::{Attachments, Launch, Opened};
+use crate::machine::Machine;
+use crate::run_directory::RunDirectory;
+use crate::vm::agent::{Agent, resume_request};
+use crate::vm::error::StartError;
+use crate::vm::{Mode, Started, Timeline, Vm};
+use crate::vmm::{Answer, Logs, Process, VmmError};
+
+/// Lines of the guest's console that go into messages.
+pub(crate) const CONSOLE_LINES: usize = 5;
+/// A bad answer of the agent is often only the echo of the VMM's end; so long is that waited for.
+const CAUSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// What an attempt starts from.
+enum Source<'a> {
+    Bake(&'a Bake),
+    Kernel { kernel: File, initrd: File },
+}
+
+/// A VM that runs and whose agent has answered.
+struct Answered {
+    process: Process,
+    agent: Agent,
+    timeline: Timeline,
+    response: ResumeResponse,
+}
+
+/// One VM's start, which may take two attempts.
+struct Start<'a> {
+    machine: &'a Machine,
+    launch: &'a Launch,
+    files: &'a Opened,
+    directory: &'a RunDirectory,
+}
+
+pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, StartError> {
+    let files = Opened::open(launch).map_err(StartError::Launch)?;
+    let directory = RunDirectory::create(&launch.state_dir)
+        .map_err(|source| StartError::Directory { path: launch.state_dir.clone(), source })?;
+    let start = Start { machine, launch, files: &files, directory: &directory };
+    let (answered, mode, reason, bake) = match lookup(machine).await.map_err(StartError::Machine)? {
+        Lookup::Hit(bake, level) => match start.attempt(&Source::Bake(&bake)).await {
+            Ok(answered) => (answered, Mode::Restored(level), format!("bake {}", bake.key), Some(bake)),
+            Err(error) if error.blames_the_bake() => {
+                let reason = machine.store.quarantine(bake.key, chain(&error));
+                start.boot(&reason).await?
+            }
+            Err(error) => return Err(error),
+        },
+        Lookup::Miss(reason) => start.boot(&reason).await?,
+    };
+    let started = Started {
+        mode,
+        reason,
+        bake: bake.as_ref().map(|bake| bake.key),
+        timeline: answered.timeline,
+        agent_version: answered.response.agent_version,
+        kernel_release: answered.response.kernel_release,
+    };
+    log(launch, &started);
+    Ok(Vm {
+        agent: answered.agent,
+        process: answered.process,
+        started,
+        rootfs: files.rootfs(),
+        _bake: bake.map(|bake| bake.into_pin()),
+        _directory: directory,
+    })
+}
+
+fn log(launch: &Launch, started: &Started) {
+    let Timeline { spawned_us, opened_us, mapped_us, wired_us, running_us, answered_us } = started.timeline;
+    tracing::info!(
+        id = launch.id,
+        mode = %started.mode,
+        reason = started.reason,
+        spawn_to_answer_us = answered_us,
+        spawned_us,
+        opened_us,
+        mapped_us,
+        wired_us,
+        running_us,
+        "start"
+    );
+}
+
+impl Start<'_> {
+    /// Boots because there is no usable bake.
+    async fn boot(&self, reason: &Reason) -> Result<(Answered, Mode, String, Option<Box<Bake>>), StartError> {
+        let source = Source::Kernel { kernel: open(&self.machine.kernel)?, initrd: open(&self.machine.initrd)? };
+        Ok((self.attempt(&source).await?, Mode::Cold, reason.to_string(), None))
+    }
+
+    async fn attempt(&self, source: &Source<'_>) -> Result<Answered, StartError> {
+        let (logs, console) = logs(self.directory)?;
+        let began = Instant::now();
+        let process = Process::spawn(&self.machine.vmm, logs).map_err(StartError::Spawn)?;
+        let spawned_us = micros(began);
+        let running = self.send(&process, source, &console)?;
+        let agent = Agent::connect(&process)?;
+        let within = self.machine.answer_within;
+        let request = resume_request(&self.launch.hostname).map_err(StartError::Io)?;
+        let resumed = async {
+            let answer = agent.client.resume(Context::default(), &request).await;
+            let answered_us = micros(began);
+            match answer {
+                Ok(response) => Ok((response, answered_us)),
+                Err(error) => Err(cause(&process, error, &console).await),
+            }
+        };
+        let running = async { process.answer(running, within).await.map_err(refusal) };
+        let joined = async { tokio::try_join!(running, resumed, self.enter_cgroup(&process)) };
+        let (reply, (response, answered_us), ()) = timeout(within, joined).await.map_err(|_elapsed| {
+            StartError::AgentSilent { seconds: within.as_secs(), lines: last_lines(&console, CONSOLE_LINES) }
+        })??;
+        let Reply::Running(phases) = reply else { return Err(StartError::Vmm(VmmError::Unexpected)) };
+        let timeline = Timeline {
+            spawned_us,
+            opened_us: phases.opened_us,
+            mapped_us: phases.mapped_us,
+            wired_us: phases.wired_us,
+            running_us: phases.running_us,
+            answered_us,
+        };
+        Ok(Answered { process, agent, timeline, response })
+    }
+
+    /// Sends the one request that makes the VM.
+    fn send(&self, process: &Process, source: &Source<'_>, console: &File) -> Result<Answer, StartError> {
+        let mut attachments = Attachments::default();
+        let host = Host {
+            kvm: attachments.attach(&*self.machine.kvm),
+            console: attachments.attach(console),
+            network_namespace: self.files.network_namespace.as_ref().map(|file| attachments.attach(file)),
+        };
+        let request = match source {
+            Source::Bake(bake) => Request::Restore(Restore {
+                host,
+                shape: self.machine.shape,
+                state: attachments.attach(&bake.state),
+                memory: attachments.attach(&bake.memory),
+                extents: bake.manifest.extents.as_slice().iter().map(memory_extent).collect(),
+                disks: self.files.disks(&mut attachments),
+            }),
+            Source::Kernel { kernel, initrd } => Request::Boot(Boot {
+                host,
+                shape: self.machine.shape,
+                kernel: attachments.attach(kernel),
+                initrd: attachments.attach(initrd),
+                cmdline: self.machine.cmdline.clone(),
+                disks: self.files.disks(&mut attachments),
+            }),
+        };
+        process.send(&request, &attachments).map_err(StartError::Vmm)
+    }
+
+    async fn enter_cgroup(&self, process: &Process) -> Result<(), StartError> {
+        let Some(cgroup) = &self.launch.cgroup else { return Ok(()) };
+        let (file, pid) = (cgroup.join("cgroup.procs"), process.pid().to_string());
+        // May wait for a grace period of the kernel's.
+        let written = tokio::task::spawn_blocking(move || std::fs::write(file, pid)).await;
+        written
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|source| StartError::Cgroup { path: cgroup.clone(), source })
+    }
+}
+
+pub(crate) fn open(path: &Path) -> Result<File, StartError> {
+    File::open(path).map_err(|source| StartError::Open { path: path.to_owned(), source })
+}
+
+/// The VM's logs, and the console's file once more.
+pub(crate) fn logs(directory: &RunDirectory) -> Result<(Logs, File), StartError> {
+    let open = || {
+        let console = directory.log("console.log")?;
+        let logs = Logs { vmm: directory.log("vmm.log")?, console: Some(console.try_clone()?) };
+        Ok((logs, console))
+    };
+    open().map_err(|source| StartError::Directory { path: directory.path().to_owned(), source })
+}
+
+/// An agent's connection fails before the reason for it is known: the VMM's end says more.
+pub(crate) async fn cause(process: &Process, error: ttrpc::Error, console: &File) -> StartError {
+    match timeout(CAUSE_WITHIN, process.exited().wait()).await {
+        Ok(exit) => StartError::Vmm(VmmError::Died { exit }),
+        Err(_alive) => StartError::Agent { lines: last_lines(console, CONSOLE_LINES), source: Box::new(error) },
+    }
+}
+
+pub(crate) fn refusal(error: VmmError) -> StartError {
+    match error {
+        VmmError::Refused { kind: FailureKind::Kvm, message } => StartError::Kvm(KvmError::Lacking { message }),
+        other => StartError::Vmm(other),
+    }
+}
+
+fn memory_extent(extent: &bake::Extent) -> MemoryExtent {
+    MemoryExtent { guest_page: extent.guest_page, file_page: extent.file_page, pages: extent.pages }
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}

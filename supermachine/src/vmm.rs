@@ -1,0 +1,9 @@
+//! A VMM process and the conversation with it.
+
+mod control;
+mod exit;
+mod process;
+
+pub(crate) use control::{Answer, VmmError};
+pub use exit::{Exit, ExitReason, Exited};
+pub(crate) use process::{Logs, Process, SpawnError};
