@@ -74,7 +74,8 @@ fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
             (_, None) => invalid("the VM was captured and doesn't run any more"),
             (Request::Connect { port, stream }, Some(machine)) => connect(machine, port, stream, &mut fds),
             (Request::Capture { state, memory }, Some(running)) => {
-                match capture::await_disconnected(&running.devices).and_then(|()| Ok(take_files(state, memory, &mut fds)))
+                match capture::await_disconnected(&running.devices)
+                    .and_then(|()| Ok(take_files(state, memory, &mut fds)))
                 {
                     Ok(Ok((state, memory))) => match machine.take() {
                         Some(running) => capture(running, state, memory),

@@ -13,7 +13,9 @@ fn main() -> ExitCode {
     let stopwatch = Stopwatch::new();
     let outcome = match std::io::stdin().as_fd().try_clone_to_owned() {
         Ok(socket) => control::serve(&ControlSocket::from(socket), stopwatch),
-        Err(error) => Outcome::Internal(format!("standard input, which should be the control socket, is closed: {error}")),
+        Err(error) => {
+            Outcome::Internal(format!("standard input, which should be the control socket, is closed: {error}"))
+        }
     };
     eprintln!("supermachine-vmm: {outcome}");
     outcome.code()

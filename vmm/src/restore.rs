@@ -20,7 +20,5 @@ pub fn restore(request: Restore, fds: &mut Packet<()>, stopwatch: Stopwatch) -> 
         state.restore(vcpu, &mapped.vm)?;
     }
     vm.restore(&mapped.vm, &mapped.vcpus)?;
-    mapped.wire(|ram, backings, out| {
-        Ok((DeviceSet::restore(devices, ram, backings)?, Console::restore(console, out)?))
-    })
+    mapped.wire(|ram, backings, out| Ok((DeviceSet::restore(devices, ram, backings)?, Console::restore(console, out)?)))
 }

@@ -89,7 +89,8 @@ impl Vcpus {
         for thread in &self.threads {
             thread.kill(kick_signal()).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         }
-        let join = |thread: JoinHandle<VcpuFd>| thread.join().map_err(|_panic| io::Error::other("a vCPU thread panicked"));
+        let join =
+            |thread: JoinHandle<VcpuFd>| thread.join().map_err(|_panic| io::Error::other("a vCPU thread panicked"));
         self.threads.into_iter().map(join).collect()
     }
 }

@@ -22,8 +22,7 @@ pub fn kick_signal() -> libc::c_int {
 
 /// Makes [`kick_signal`] kick instead of kill, in the whole process.
 pub fn install_kick_handler() -> std::io::Result<()> {
-    register_signal_handler(kick_signal(), on_kick)
-        .map_err(|error| std::io::Error::from_raw_os_error(error.errno()))
+    register_signal_handler(kick_signal(), on_kick).map_err(|error| std::io::Error::from_raw_os_error(error.errno()))
 }
 
 extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {

@@ -29,8 +29,10 @@ pub(crate) fn file(busybox: &[u8], script: &str) -> File {
 fn add(archive: &mut Vec<u8>, name: &str, mode: u32, content: &[u8]) {
     let inode = archive.len() + 1;
     let (size, name_size) = (content.len(), name.len() + 1);
-    let header =
-        format!("070701{inode:08x}{mode:08x}{0:08x}{0:08x}{1:08x}{0:08x}{size:08x}{0:08x}{0:08x}{0:08x}{0:08x}{name_size:08x}{0:08x}", 0, 1);
+    let header = format!(
+        "070701{inode:08x}{mode:08x}{0:08x}{0:08x}{1:08x}{0:08x}{size:08x}{0:08x}{0:08x}{0:08x}{0:08x}{name_size:08x}{0:08x}",
+        0, 1
+    );
     archive.extend_from_slice(header.as_bytes());
     archive.extend_from_slice(name.as_bytes());
     archive.push(0);

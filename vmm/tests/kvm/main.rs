@@ -4,6 +4,8 @@
 //! `kvm --ignored`, as root, on a host whose KVM can run a Linux guest.
 
 mod boot;
+mod damage;
 mod initrd;
+mod jail;
 mod round_trip;
 mod support;

@@ -23,8 +23,8 @@ fn path_from(variable: &str, default: &str) -> PathBuf {
 pub(crate) struct Bake {
     state: File,
     memory: File,
-    extents: Vec<MemoryExtent>,
-    shape: Shape,
+    pub(crate) extents: Vec<MemoryExtent>,
+    pub(crate) shape: Shape,
 }
 
 impl Bake {
@@ -36,6 +36,13 @@ impl Bake {
     /// The state file.
     pub(crate) fn state(&self) -> &File {
         &self.state
+    }
+}
+
+fn started(reply: Reply) -> Timeline {
+    match reply {
+        Reply::Running(timeline) => timeline,
+        other => panic!("the VM did not start: {other:?}"),
     }
 }
 
@@ -86,11 +93,16 @@ impl Vmm {
             cmdline: "console=ttyS0 quiet loglevel=4 reboot=k panic=-1 no_timer_check random.trust_cpu=off".into(),
             disks: Disks::default(),
         });
-        self.started(&request, &[kvm.as_fd(), console.as_fd(), kernel.as_fd(), initrd.as_fd()])
+        started(self.ask(&request, &[kvm.as_fd(), console.as_fd(), kernel.as_fd(), initrd.as_fd()]))
     }
 
     /// Restores a capture.
     pub(crate) fn restore(&mut self, bake: &Bake) -> Timeline {
+        started(self.try_restore(bake))
+    }
+
+    /// Restores a capture that may be damaged.
+    pub(crate) fn try_restore(&mut self, bake: &Bake) -> Reply {
         let (kvm, console) = self.host_files();
         self.shape = bake.shape;
         let request = Request::Restore(Restore {
@@ -101,14 +113,7 @@ impl Vmm {
             extents: bake.extents.clone(),
             disks: Disks::default(),
         });
-        self.started(&request, &[kvm.as_fd(), console.as_fd(), bake.state.as_fd(), bake.memory.as_fd()])
-    }
-
-    fn started(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Timeline {
-        match self.ask(request, fds) {
-            Reply::Running(timeline) => timeline,
-            other => panic!("the VM did not start: {other:?}"),
-        }
+        self.ask(&request, &[kvm.as_fd(), console.as_fd(), bake.state.as_fd(), bake.memory.as_fd()])
     }
 
     /// Captures the VM, which stops it.
@@ -162,6 +167,14 @@ impl Vmm {
             assert!(Instant::now() < deadline, "the VMM did not end");
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Ends the process, if it hasn't ended by itself, and returns its exit code; `None` if a signal killed it.
+    pub(crate) fn end(mut self) -> Option<i32> {
+        let asked = self.control.send(&Request::Shutdown, &[]);
+        // A guest that ended by itself took the process with it.
+        drop(asked);
+        self.await_exit().code()
     }
 
     /// The process's id.

@@ -31,7 +31,19 @@ const HIDDEN: &[(u32, Option<u32>, [u32; 4])] = &[
 /// Leaves that are emptied: MONITOR, thermal (all but the always-running timer), performance counters, SGX,
 /// processor trace, AMX, AVX10 stays; SVM, IBS, encrypted memory, AMD performance counters and LBR.
 const EMPTY: &[u32] = &[
-    0x5, 0xa, 0x12, 0x14, 0x1a, 0x1c, 0x1d, 0x1e, 0x8000_000a, 0x8000_001b, 0x8000_001c, 0x8000_001f, 0x8000_0022,
+    0x5,
+    0xa,
+    0x12,
+    0x14,
+    0x1a,
+    0x1c,
+    0x1d,
+    0x1e,
+    0x8000_000a,
+    0x8000_001b,
+    0x8000_001c,
+    0x8000_001f,
+    0x8000_0022,
     0x8000_0023,
 ];
 
@@ -101,8 +113,7 @@ impl Template {
     pub fn digest(&self) -> [u8; 32] {
         let mut sha = Sha256::new();
         for entry in &self.entries {
-            let mut words =
-                [entry.function, entry.index, entry.flags, entry.eax, entry.ebx, entry.ecx, entry.edx];
+            let mut words = [entry.function, entry.index, entry.flags, entry.eax, entry.ebx, entry.ecx, entry.edx];
             match entry.function {
                 // The APIC id of the processor that was asked.
                 0x1 => words[4] &= 0x00ff_ffff,
@@ -194,7 +205,10 @@ fn topology(id: u32, count: u8) -> [kvm_cpuid_entry2; 3] {
 /// States the size of the XSAVE area for the components that are left.
 fn shrink_xsave_area(entries: &mut [kvm_cpuid_entry2]) {
     let legacy_and_header = 512 + 64;
-    let user = entries.iter().find(|e| e.function == 0xd && e.index == 0).map_or(0, |e| u64::from(e.edx) << 32 | u64::from(e.eax));
+    let user = entries
+        .iter()
+        .find(|e| e.function == 0xd && e.index == 0)
+        .map_or(0, |e| u64::from(e.edx) << 32 | u64::from(e.eax));
     let end = entries
         .iter()
         .filter(|e| e.function == 0xd && (2..63).contains(&e.index) && user >> e.index & 1 == 1)
@@ -208,10 +222,8 @@ fn shrink_xsave_area(entries: &mut [kvm_cpuid_entry2]) {
 
 /// Gives a vCPU its CPUID leaves.
 pub(super) fn set_cpuid(vcpu: &VcpuFd, entries: &[kvm_cpuid_entry2]) -> Result<(), KvmError> {
-    let too_many = |_| KvmError::Refused {
-        request: "KVM_SET_CPUID2",
-        source: std::io::Error::from_raw_os_error(libc::E2BIG),
-    };
+    let too_many =
+        |_| KvmError::Refused { request: "KVM_SET_CPUID2", source: std::io::Error::from_raw_os_error(libc::E2BIG) };
     vcpu.set_cpuid2(&CpuId::from_entries(entries).map_err(too_many)?).map_err(refused("KVM_SET_CPUID2"))
 }
 
@@ -226,7 +238,11 @@ mod tests {
     fn full() -> Template {
         let all = [u32::MAX; 4];
         let mut entries = vec![
-            entry(0, 0, [0x1f, u32::from_le_bytes(*b"Genu"), u32::from_le_bytes(*b"ntel"), u32::from_le_bytes(*b"ineI")]),
+            entry(
+                0,
+                0,
+                [0x1f, u32::from_le_bytes(*b"Genu"), u32::from_le_bytes(*b"ntel"), u32::from_le_bytes(*b"ineI")],
+            ),
             entry(1, 0, [0x000c_06f2, u32::MAX, u32::MAX, u32::MAX]),
             entry(0xd, 0, [0x0006_02e7, 2696, 11008, 0]),
             entry(0xd, 2, [256, 576, 0, 0]),

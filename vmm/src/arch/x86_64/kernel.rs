@@ -119,4 +119,3 @@ fn boot_parameters(ram: &GuestRam, ramdisk: (u32, u32), cmdline_bytes: usize) ->
     }
     params
 }
-

@@ -12,8 +12,8 @@ mod state;
 pub use cpuid::{Processor, Template};
 pub use kernel::{KernelError, load_kernel};
 pub use layout::ram_ranges;
-pub use ports::Ports;
 pub use msr::saved_registers;
+pub use ports::Ports;
 pub use state::{StateError, VcpuState, VmState};
 
 use kvm_ioctls::VcpuFd;

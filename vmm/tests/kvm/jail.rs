@@ -1,0 +1,28 @@
+//! A running VMM sees nothing of its host.
+
+use vmm_api::{Shape, exit_code};
+
+use crate::support::Vmm;
+
+#[test]
+#[ignore = "needs root, /dev/kvm and a guest kernel"]
+fn a_running_vmm_has_an_empty_root_and_no_privileges() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut vmm = Vmm::spawn(&folder.path().join("console"));
+    vmm.boot("echo up; sleep 1000", Shape { memory_bytes: 128 << 20, vcpus: 2 });
+    let process = format!("/proc/{}", vmm.pid());
+    for task in std::fs::read_dir(format!("{process}/task")).unwrap() {
+        let task = task.unwrap().path();
+        assert_eq!(std::fs::read_dir(task.join("root")).unwrap().count(), 0, "{task:?} has files in its root");
+        assert_eq!(std::fs::read_to_string(task.join("mountinfo")).unwrap().lines().count(), 1);
+        let status = std::fs::read_to_string(task.join("status")).unwrap();
+        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(line(set), "0000000000000000", "{task:?} {set}");
+        }
+        assert_eq!(line("NoNewPrivs:"), "1");
+    }
+    // The host still has its mounts.
+    assert!(std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count() > 1);
+    assert_eq!(vmm.shut_down().code(), Some(exit_code::STOPPED));
+}
