@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use vmm_api::{ControlError, ControlSocket, Failure, FailureKind, Fd, Packet, Reply, Request};
 
-use crate::capture::{self, CaptureError};
+use crate::capture;
 use crate::machine::{Running, StartError};
 use crate::outcome::{Outcome, chain};
 use crate::timeline::Stopwatch;
@@ -20,6 +20,9 @@ pub fn serve(control: &ControlSocket, stopwatch: Stopwatch) -> Outcome {
         Err(outcome) => outcome,
     }
 }
+
+/// Said to requests that need a VM after it was captured.
+const CAPTURED: &str = "the VM was captured and doesn't run any more";
 
 /// No value: the loop ends with an [`Outcome`] only.
 enum Never {}
@@ -71,20 +74,9 @@ fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
             (Request::Shutdown, _) => return Err(stop(control)),
             (Request::Describe { kvm }, _) => describe(kvm, &mut fds),
             (Request::Boot(_) | Request::Restore(_), _) => invalid("a VM was started already"),
-            (_, None) => invalid("the VM was captured and doesn't run any more"),
+            (Request::Capture { state, memory }, _) => capture(&mut machine, state, memory, &mut fds),
             (Request::Connect { port, stream }, Some(machine)) => connect(machine, port, stream, &mut fds),
-            (Request::Capture { state, memory }, Some(running)) => {
-                match capture::await_disconnected(&running.devices)
-                    .and_then(|()| Ok(take_files(state, memory, &mut fds)))
-                {
-                    Ok(Ok((state, memory))) => match machine.take() {
-                        Some(running) => capture(running, state, memory),
-                        None => invalid("the VM was captured and doesn't run any more"),
-                    },
-                    Ok(Err(error)) => failed(FailureKind::Invalid, &error),
-                    Err(error) => failed(error.kind(), &error),
-                }
-            }
+            (Request::Connect { .. }, None) => invalid(CAPTURED),
         };
         reply(control, &answer)?;
     }
@@ -125,10 +117,20 @@ fn take_files(state: Fd, memory: Fd, fds: &mut Packet<()>) -> Result<(File, File
     Ok((fds.take(state)?.into(), fds.take(memory)?.into()))
 }
 
-fn capture(machine: Running, mut state: File, mut memory: File) -> Reply {
-    match capture::capture(machine, &mut state, &mut memory) {
+/// Captures the VM and leaves none behind, unless it has to run on because connections are open.
+fn capture(machine: &mut Option<Running>, state: Fd, memory: Fd, fds: &mut Packet<()>) -> Reply {
+    let (mut state, mut memory) = match take_files(state, memory, fds) {
+        Ok(files) => files,
+        Err(error) => return failed(FailureKind::Invalid, &error),
+    };
+    let Some(running) = machine.take() else { return invalid(CAPTURED) };
+    if let Err(error) = capture::await_disconnected(&running.devices) {
+        *machine = Some(running);
+        return failed(error.kind(), &error);
+    }
+    match capture::capture(running, &mut state, &mut memory) {
         Ok(done) => Reply::Captured { extents: done.extents, state_bytes: done.state_bytes },
-        Err(error) => failed(CaptureError::kind(&error), &error),
+        Err(error) => failed(error.kind(), &error),
     }
 }
 

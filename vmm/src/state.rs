@@ -117,3 +117,61 @@ impl MachineState {
         Ok(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use devices::{Backings, Console, DeviceSet};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SHAPE: Shape = Shape { memory_bytes: 64 << 20, vcpus: 2 };
+
+    fn state() -> MachineState {
+        let ram = crate::memory::reserve(&crate::arch::ram_ranges(SHAPE.memory_bytes)).unwrap();
+        let devices = DeviceSet::new(ram, Backings::default()).unwrap();
+        devices.quiesce().unwrap();
+        MachineState {
+            memory_bytes: SHAPE.memory_bytes,
+            vm: VmState::blank(),
+            vcpus: vec![VcpuState::blank(), VcpuState::blank()],
+            devices: devices.save().unwrap(),
+            console: Console::new(tempfile::tempfile().unwrap()).unwrap().save(),
+        }
+    }
+
+    #[test]
+    fn a_state_comes_back_as_it_was() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes = state().write(&mut file).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), bytes);
+        let again = MachineState::read(&file, SHAPE).unwrap();
+        assert_eq!(again.encode().unwrap(), state().encode().unwrap());
+    }
+
+    #[test]
+    fn another_version_shape_or_kind_of_file_is_told_apart() {
+        let good = state().encode().unwrap();
+        let mut newer = good.clone();
+        newer[8] += 1;
+        assert!(
+            matches!(MachineState::decode(&newer, SHAPE), Err(StateFileError::Version { found }) if found == VERSION + 1)
+        );
+        let larger = Shape { vcpus: 3, ..SHAPE };
+        assert!(matches!(MachineState::decode(&good, larger), Err(StateFileError::Shape { vcpus: 2, .. })));
+        assert!(matches!(MachineState::decode(b"\x7fELF", SHAPE), Err(StateFileError::NotState { bytes: 4 })));
+        let contradiction = MachineState { vm: VmState::blank(), vcpus: vec![], ..state() };
+        assert!(MachineState::decode(&contradiction.encode().unwrap(), SHAPE).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn damage_never_panics(offset in 0..8192usize, value: u8, length in 0..16384usize) {
+            let mut bytes = state().encode().unwrap();
+            let offset = offset % bytes.len();
+            bytes[offset] = value;
+            bytes.truncate(length);
+            let _ = MachineState::decode(&bytes, SHAPE);
+        }
+    }
+}

@@ -62,7 +62,8 @@ pub(super) fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>,
     let mut values = Vec::with_capacity(indices.len());
     let mut rest = indices;
     while !rest.is_empty() {
-        let mut msrs = to_kvm(rest.iter().map(|&index| kvm_msr_entry { index, ..Default::default() }).collect())?;
+        let wanted: Vec<_> = rest.iter().map(|&index| kvm_msr_entry { index, ..Default::default() }).collect();
+        let mut msrs = to_kvm(&wanted)?;
         // KVM stops at the first register that it can't read and says how many it read.
         let read = vcpu.get_msrs(&mut msrs).map_err(refused("KVM_GET_MSRS"))?;
         values.extend(msrs.as_slice().iter().take(read));
@@ -94,7 +95,7 @@ pub(super) fn write(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> Result<(), State
         if chunk.is_empty() {
             continue;
         }
-        let msrs = to_kvm(chunk)?;
+        let msrs = to_kvm(&chunk)?;
         let written = vcpu.set_msrs(&msrs).map_err(refused("KVM_SET_MSRS"))?;
         if let Some(msr) = msrs.as_slice().get(written) {
             return Err(StateError::Msr { index: msr.index, value: msr.data });
@@ -103,8 +104,8 @@ pub(super) fn write(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> Result<(), State
     Ok(())
 }
 
-fn to_kvm(entries: Vec<kvm_msr_entry>) -> Result<Msrs, KvmError> {
-    Msrs::from_entries(&entries).map_err(|_too_many| KvmError::Refused {
+fn to_kvm(entries: &[kvm_msr_entry]) -> Result<Msrs, KvmError> {
+    Msrs::from_entries(entries).map_err(|_too_many| KvmError::Refused {
         request: "more model-specific registers than it has",
         source: std::io::Error::from_raw_os_error(libc::E2BIG),
     })

@@ -111,6 +111,24 @@ impl VcpuState {
         Ok(())
     }
 
+    /// A state without any content, for tests of what surrounds it.
+    #[cfg(test)]
+    pub(crate) fn blank() -> Self {
+        Self {
+            mp_state: kvm_mp_state::default(),
+            regs: kvm_regs { rip: 0xfff0, ..Default::default() },
+            sregs: kvm_sregs::default(),
+            xsave: kvm_xsave::default(),
+            xcrs: kvm_xcrs::default(),
+            debug: kvm_debugregs::default(),
+            lapic: kvm_lapic_state::default(),
+            tsc_khz: 1,
+            cpuid: vec![kvm_cpuid_entry2::default()],
+            msrs: vec![kvm_msr_entry { index: 0x10, data: 7, ..Default::default() }],
+            events: kvm_vcpu_events::default(),
+        }
+    }
+
     fn set_frequency(&self, vcpu: &VcpuFd, vm: &Vm) -> Result<(), StateError> {
         let host = vcpu.get_tsc_khz().map_err(refused("KVM_GET_TSC_KHZ"))?;
         let saved = self.tsc_khz;
@@ -139,6 +157,13 @@ impl VmState {
         let clock = vm.clock()?;
         let chips = (0..IRQ_CHIPS).map(|chip| vm.irqchip(chip)).collect::<Result<_, _>>()?;
         Ok(Self { clock, chips })
+    }
+
+    /// A state without any content, for tests of what surrounds it.
+    #[cfg(test)]
+    pub(crate) fn blank() -> Self {
+        let chip = |chip_id| kvm_irqchip { chip_id, ..Default::default() };
+        Self { clock: kvm_clock_data::default(), chips: (0..IRQ_CHIPS).map(chip).collect() }
     }
 
     /// Checks what KVM itself wouldn't.
