@@ -1,15 +1,12 @@
 //! Writable layers: clones of a template disk.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{SeekFrom, copy_file_range, ioctl_ficlone, seek};
+use rustix::fs::{SeekFrom, ioctl_ficlone, seek};
 use rustix::io::Errno;
-
-/// Most bytes moved by one call.
-const STEP: u64 = 1 << 30;
 
 /// A writable layer could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -79,18 +76,12 @@ fn copy_sparse(source: &File, target: &File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn copy_range(source: &File, target: &File, start: u64, end: u64) -> io::Result<()> {
-    let (mut from, mut to) = (start, start);
-    while from < end {
-        let length = usize::try_from((end - from).min(STEP)).map_err(io::Error::other)?;
-        // Both offsets are advanced by the call.
-        match copy_file_range(source, Some(&mut from), target, Some(&mut to), length) {
-            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+/// The standard library lets the kernel copy (`copy_file_range`) wherever that can.
+fn copy_range(mut source: &File, mut target: &File, start: u64, end: u64) -> io::Result<()> {
+    source.seek(io::SeekFrom::Start(start))?;
+    target.seek(io::SeekFrom::Start(start))?;
+    let copied = io::copy(&mut source.take(end - start), &mut target)?;
+    if copied == end - start { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ mod agent;
 mod error;
 mod start;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

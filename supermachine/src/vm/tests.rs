@@ -1,0 +1,278 @@
+//! Starts, fallbacks and failures against a fake VMM.
+
+mod fake;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use supermachine_config::Config;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::{BakeError, ErrorKind, ExitReason, MachineError, bake_base, chain};
+
+/// A host in a directory.
+struct Host {
+    directory: TempDir,
+    machine: Machine,
+}
+
+impl Host {
+    fn new(behaviour: &str) -> Self {
+        Self::with_config(behaviour, "")
+    }
+
+    fn with_config(behaviour: &str, more: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fake::install(directory.path(), behaviour);
+        for name in ["vmlinux", "initrd.cpio"] {
+            fs::write(directory.path().join(name), name).unwrap();
+        }
+        // Only files that are a moment old are remembered.
+        std::thread::sleep(Duration::from_millis(30));
+        let config = config(directory.path(), more);
+        // Any file that opens for reading and writing will do: the fake doesn't look.
+        let machine = Machine::load_with_kvm(&config, Path::new("/dev/null")).unwrap();
+        Self { directory, machine }
+    }
+
+    /// Replaces the VMM, which makes it another machine.
+    fn become_another(&self, behaviour: &str) {
+        fake::install(self.directory.path(), behaviour);
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.directory.path().join("run/vm/one")
+    }
+
+    async fn start(&self) -> Result<Vm, StartError> {
+        let launch = Launch { state_dir: self.state_dir(), hostname: "guest".to_owned(), ..Launch::default() };
+        Vm::start(&self.machine, launch).await
+    }
+
+    async fn fail(&self) -> StartError {
+        let error = self.start().await.expect_err("a failed start");
+        assert!(!self.state_dir().exists(), "the directory is gone");
+        error
+    }
+
+    fn only_bake(&self) -> PathBuf {
+        let bakes = fs::read_dir(self.machine.store().directory()).unwrap();
+        let bakes: Vec<_> = bakes.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(bakes.len(), 1, "{bakes:?}");
+        bakes[0].clone()
+    }
+}
+
+fn config(directory: &Path, more: &str) -> Config {
+    let at = |name: &str| directory.join(name).display().to_string();
+    let text = format!(
+        "[paths]\nvmm = \"{}\"\nkernel = \"{}\"\ninitrd = \"{}\"\nbakes = \"{}\"\nrun = \"{}\"\n{more}",
+        at("vmm"),
+        at("vmlinux"),
+        at("initrd.cpio"),
+        at("bakes"),
+        at("run")
+    );
+    Config::parse(Path::new("test.toml"), &text).unwrap()
+}
+
+fn is_running(pid: i32) -> bool {
+    // A process that has ended and wasn't reaped yet has no command line.
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+async fn wait_until_gone(pid: i32) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while is_running(pid) {
+        assert!(std::time::Instant::now() < deadline, "process {pid} still runs");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_first_start_is_cold_and_the_one_after_the_bake_is_restored() {
+    let host = Host::new("");
+    let vm = host.start().await.unwrap();
+    assert_eq!(vm.started().to_string(), "cold: no bake for this machine key yet");
+    assert_eq!(vm.started().kernel_release, "guest");
+    vm.shutdown().await;
+    let baked = bake_base(&host.machine).await.unwrap();
+    assert!(!baked.already_there);
+    assert!(bake_base(&host.machine).await.unwrap().already_there);
+    let vm = host.start().await.unwrap();
+    assert_eq!(vm.started().to_string(), "restored(base)");
+    assert_eq!(vm.started().bake, Some(baked.key));
+    let Timeline { spawned_us, opened_us, running_us, answered_us, .. } = vm.started().timeline;
+    assert!(0 < spawned_us && spawned_us < answered_us);
+    assert_eq!((opened_us, running_us), (1, 4));
+    assert!(!host.machine.store().remove(&baked.key).unwrap(), "the bake is pinned while a VM runs from it");
+    vm.shutdown().await;
+    assert!(host.machine.store().remove(&baked.key).unwrap());
+    let left: Vec<_> = fs::read_dir(host.directory.path().join("run/bake")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn shutdown_and_drop_leave_no_process_and_no_directory() {
+    let host = Host::new("");
+    let vm = host.start().await.unwrap();
+    let (pid, exited) = (vm.pid(), vm.exited());
+    assert!(is_running(pid) && host.state_dir().join("console.log").exists());
+    assert_eq!(exited.now(), None);
+    assert_eq!(vm.shutdown().await.reason, ExitReason::Stopped);
+    assert_eq!(exited.wait().await.reason, ExitReason::Stopped);
+    assert!(!is_running(pid) && !host.state_dir().exists());
+    let vm = host.start().await.unwrap();
+    let pid = vm.pid();
+    drop(vm);
+    assert!(!host.state_dir().exists());
+    wait_until_gone(pid).await;
+}
+
+#[tokio::test]
+async fn a_cancelled_start_leaves_nothing() {
+    let host = Host::new("silent");
+    let started = tokio::time::timeout(Duration::from_millis(500), host.start()).await;
+    assert!(started.is_err());
+    assert!(!host.state_dir().exists());
+}
+
+#[tokio::test]
+async fn a_stream_carries_bytes_both_ways_behind_its_token() {
+    let host = Host::new("");
+    let vm = host.start().await.unwrap();
+    let (mut one, two) = (vm.open_stream().unwrap(), vm.open_stream().unwrap());
+    assert_ne!(one.token, two.token);
+    one.socket.write_all(b"hello").await.unwrap();
+    one.socket.shutdown().await.unwrap();
+    let mut echoed = Vec::new();
+    one.socket.read_to_end(&mut echoed).await.unwrap();
+    assert_eq!(echoed, [&one.token.to_le_bytes()[..], b"hello"].concat());
+}
+
+#[tokio::test]
+async fn an_unusable_bake_is_removed_and_the_start_is_cold() {
+    let host = Host::new("bad-bake");
+    let key = bake_base(&host.machine).await.unwrap().key;
+    let vm = host.start().await.unwrap();
+    let expected = format!(
+        "cold: bake {key} is corrupt: the virtual machine could not be started: state does not decode; removed"
+    );
+    assert_eq!(vm.started().to_string(), expected);
+    assert_eq!(host.machine.store().list().unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_bake_whose_guest_dies_or_stays_silent_is_removed_and_the_start_is_cold() {
+    let host = Host::new("die-restoring");
+    bake_base(&host.machine).await.unwrap();
+    let vm = host.start().await.unwrap();
+    let started = vm.started().to_string();
+    assert!(started.contains("the guest could not be run any further; removed"), "{started}");
+    assert_eq!(host.machine.store().list().unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_a_bake_means_a_cold_start_that_says_so() {
+    let host = Host::new("");
+    let key = bake_base(&host.machine).await.unwrap().key;
+    let memory = host.only_bake().join("memory");
+    fs::set_permissions(&memory, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut bytes = fs::read(&memory).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&memory, bytes).unwrap();
+    let vm = host.start().await.unwrap();
+    let why = "the digest of the file `memory` does not match the manifest";
+    assert_eq!(vm.started().to_string(), format!("cold: bake {key} is corrupt: {why}; removed"));
+}
+
+#[tokio::test]
+async fn a_bake_of_another_machine_key_is_a_miss() {
+    let host = Host::new("");
+    let key = bake_base(&host.machine).await.unwrap().key;
+    host.become_another("other");
+    let vm = host.start().await.unwrap();
+    assert_eq!(vm.started().to_string(), "cold: no bake for this machine key yet");
+    let ours = host.machine.key().await.unwrap();
+    assert_ne!(key, ours);
+    vm.shutdown().await;
+    fs::rename(host.only_bake(), host.machine.store().directory().join(ours.to_string())).unwrap();
+    let started = host.start().await.unwrap().started().to_string();
+    assert!(started.starts_with(&format!("cold: bake {ours} is corrupt: it was made for another machine (VMM ")));
+    assert!(started.ends_with("); removed"), "{started}");
+}
+
+#[tokio::test]
+async fn baking_can_be_off() {
+    let host = Host::with_config("", "[bake]\nenabled = false");
+    let vm = host.start().await.unwrap();
+    assert_eq!(vm.started().to_string(), "cold: baking is off (config)");
+    assert!(matches!(bake_base(&host.machine).await, Err(BakeError::Off)));
+}
+
+#[tokio::test]
+async fn a_guest_that_dies_booting_is_reported_with_its_last_words() {
+    let host = Host::new("die");
+    let error = host.fail().await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        chain(&error),
+        "the virtual machine could not be started: the virtual machine monitor ended: the guest could not be run any \
+         further (triple fault); the guest's last lines: Linux version 6 | last line"
+    );
+}
+
+#[tokio::test]
+async fn a_silent_agent_is_given_up() {
+    let host = Host::with_config("silent", "[vm]\nanswer_within_seconds = 1");
+    let error = host.fail().await;
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    let expected = "the guest's agent gave no answer within 1 s; the guest's last lines: Linux version 6 | last line";
+    assert_eq!(chain(&error), expected);
+}
+
+#[tokio::test]
+async fn a_refused_kernel_and_unusable_kvm_keep_the_vmms_words() {
+    let error = Host::new("bad-kernel").fail().await;
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert_eq!(chain(&error), "the virtual machine could not be started: not an ELF file");
+    let error = Host::new("no-kvm").fail().await;
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    assert!(chain(&error).contains("KVM_CAP_IRQFD is missing; see `dmesg"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_vmm_that_cannot_run_names_its_path() {
+    let host = Host::new("");
+    fs::write(host.directory.path().join("vmm"), "no program").unwrap();
+    let error = chain(&host.fail().await);
+    assert!(
+        error.contains(&format!("cannot run {}/vmm; run `make install`", host.directory.path().display())),
+        "{error}"
+    );
+}
+
+#[test]
+fn missing_files_are_named_with_key_and_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    fake::install(directory.path(), "");
+    let config = config(directory.path(), "");
+    let error = Machine::load_with_kvm(&config, Path::new("/dev/null")).unwrap_err();
+    let path = directory.path().join("vmlinux");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the guest kernel {} can't be read; run `make install`, or set `paths.kernel` in test.toml",
+            path.display()
+        )
+    );
+    fs::write(&path, "").unwrap();
+    fs::write(directory.path().join("initrd.cpio"), "").unwrap();
+    let error = Machine::load_with_kvm(&config, Path::new("/nonexistent/kvm")).unwrap_err();
+    assert!(matches!(error, MachineError::Kvm(_)));
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+}

@@ -1,0 +1,172 @@
+//! A VMM without virtual machines, for tests: this very test binary, started again by a script that says how it shall
+//! behave. It speaks on its standard input as the real one does, and its "guest" is an agent in the same process.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent_proto::{Agent, Empty, ResumeRequest, ResumeResponse, create_agent};
+use tokio::net::UnixStream;
+use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
+use vmm_api::{
+    AGENT_PORT, ControlSocket, Failure, FailureKind, Fd, MachineFacts, MemoryExtent, Packet, Reply, Request, Timeline,
+    exit_code,
+};
+
+/// Names the behaviour.
+const BEHAVIOUR: &str = "FAKE_VMM";
+
+/// Writes a program that behaves as a VMM, `behaviour` saying how well. Empty is: well.
+pub(super) fn install(directory: &Path, behaviour: &str) -> PathBuf {
+    let path = directory.join("vmm");
+    let binary = std::env::current_exe().unwrap();
+    let script = format!(
+        "#!/bin/sh\n{BEHAVIOUR}={behaviour}, exec {} --exact vm::tests::fake::fake_vmm --ignored --nocapture\n",
+        binary.display()
+    );
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o700).open(&path).unwrap();
+    file.write_all(script.as_bytes()).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    path
+}
+
+#[test]
+#[ignore = "not a test: the program that tests start as their VMM"]
+fn fake_vmm() {
+    let Ok(behaviour) = std::env::var(BEHAVIOUR) else { return };
+    let control = ControlSocket::from(rustix::io::dup(rustix::stdio::stdin()).unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut fake = Fake { control, behaviour, runtime };
+    while let Ok(packet) = fake.control.receive::<Request>() {
+        fake.answer(packet);
+    }
+    exit(exit_code::STOPPED);
+}
+
+#[expect(clippy::exit, reason = "the exit code is what this process has to say")]
+fn exit(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+struct Fake {
+    control: ControlSocket,
+    behaviour: String,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Fake {
+    fn does(&self, behaviour: &str) -> bool {
+        self.behaviour.split(',').any(|word| word == behaviour)
+    }
+
+    fn reply(&self, reply: &Reply) {
+        self.control.send(reply, &[]).unwrap();
+    }
+
+    fn fail(&self, kind: FailureKind, message: &str) -> ! {
+        self.reply(&Reply::Failed(Failure { kind, message: message.to_owned() }));
+        exit(exit_code::START_FAILED)
+    }
+
+    fn answer(&mut self, packet: Packet<Request>) {
+        let (request, mut fds) = packet.split();
+        match request {
+            Request::Describe { .. } if self.does("no-kvm") => self.fail(FailureKind::Kvm, "KVM_CAP_IRQFD is missing"),
+            Request::Describe { .. } => self.reply(&Reply::Described(facts())),
+            Request::Restore(_) if self.does("bad-bake") => self.fail(FailureKind::BadBake, "state does not decode"),
+            Request::Restore(_) if self.does("die-restoring") => exit(exit_code::GUEST_CRASHED),
+            Request::Restore(restore) => {
+                let mut memory = File::from(fds.take(restore.memory).unwrap());
+                let mut bytes = Vec::new();
+                memory.read_to_end(&mut bytes).unwrap();
+                assert_eq!(bytes, [9; 4096]);
+                self.run(restore.host.console, &mut fds);
+            }
+            Request::Boot(_) if self.does("bad-kernel") => self.fail(FailureKind::BadKernel, "not an ELF file"),
+            Request::Boot(boot) => self.run(boot.host.console, &mut fds),
+            Request::Connect { port, stream } => {
+                self.reply(&Reply::Connecting);
+                self.connect(port, fds.take(stream).unwrap());
+            }
+            Request::Capture { state, memory } => {
+                File::from(fds.take(state).unwrap()).write_all(b"state").unwrap();
+                File::from(fds.take(memory).unwrap()).write_all(&[9; 4096]).unwrap();
+                let extents = vec![MemoryExtent { guest_page: 256, file_page: 0, pages: 1 }];
+                self.reply(&Reply::Captured { extents, state_bytes: 5 });
+            }
+            Request::Shutdown => {
+                self.reply(&Reply::Stopping);
+                exit(exit_code::STOPPED)
+            }
+        }
+    }
+
+    fn run(&self, console: Fd, fds: &mut Packet<()>) {
+        let mut console = File::from(fds.take(console).unwrap());
+        console.write_all(b"Linux version 6\r\nlast line\r\n").unwrap();
+        if self.does("die") {
+            eprintln!("triple fault");
+            exit(exit_code::GUEST_CRASHED);
+        }
+        self.reply(&Reply::Running(Timeline { opened_us: 1, mapped_us: 2, wired_us: 3, running_us: 4 }));
+    }
+
+    /// A stream is echoed after its token; the agent's port is served.
+    fn connect(&self, port: u32, stream: OwnedFd) {
+        if self.does("silent") {
+            // Kept open and never read.
+            return std::mem::drop(self.runtime.spawn(async move {
+                let _stream = stream;
+                std::future::pending::<()>().await;
+            }));
+        }
+        let stream = StdStream::from(stream);
+        stream.set_nonblocking(true).unwrap();
+        self.runtime.spawn(async move {
+            let mut stream = UnixStream::from_std(stream).unwrap();
+            if port == AGENT_PORT {
+                let one = futures::stream::iter([Ok(stream)]);
+                let listener = Listener::new(futures::StreamExt::chain(one, futures::stream::pending()));
+                let service = create_agent(Arc::new(FakeAgent));
+                let mut server = Server::new().register_service(service).add_listener(listener);
+                server.start().await.unwrap();
+                return std::future::pending::<()>().await;
+            }
+            let (mut read, mut write) = stream.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+        });
+    }
+}
+
+struct FakeAgent;
+
+#[async_trait::async_trait]
+impl Agent for FakeAgent {
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<ResumeResponse> {
+        assert_eq!(request.entropy.len(), 64);
+        assert!(request.entropy.iter().any(|byte| *byte != 0));
+        Ok(ResumeResponse { kernel_release: request.hostname, ..ResumeResponse::default() })
+    }
+
+    async fn prepare_capture(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
+        Ok(Empty::new())
+    }
+}
+
+fn facts() -> MachineFacts {
+    MachineFacts {
+        vendor: "AuthenticFake".to_owned(),
+        family: 1,
+        model: 2,
+        stepping: 3,
+        cpuid_hash: [4; 32],
+        tsc_khz: 1_000_000,
+        kvm_api_version: 12,
+        device_layout: 1,
+    }
+}
