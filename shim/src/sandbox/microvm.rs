@@ -79,7 +79,7 @@ fn clone_upper(template: &Path, path: &Path) -> Result<(), SandboxError> {
 
 /// Asks the daemon for a bake, so that the next start of this shape restores. Failing that, the next is cold as well.
 async fn request_bake(socket: PathBuf, request: RequestBakeRequest) {
-    let client = match daemon::connect(&socket) {
+    let client = match daemon::connect(&socket).await {
         Ok(client) => client,
         Err(error) => return warn!("no bake was asked for: {}", supermachine::chain(&error)),
     };
@@ -97,7 +97,7 @@ struct LayerDaemon {
 #[async_trait::async_trait]
 impl EnsureLayers for LayerDaemon {
     async fn ensure(&self, directories: &[PathBuf]) -> Result<Vec<PathBuf>, Box<dyn std::error::Error + Send + Sync>> {
-        let client = daemon::connect(&self.socket)?;
+        let client = daemon::connect(&self.socket).await?;
         let request = EnsureLayersRequest {
             lower_directories: directories.iter().map(|path| path.display().to_string()).collect(),
             ..Default::default()
@@ -148,7 +148,7 @@ impl Sandbox for MicroVm {
 
     async fn open_stream(&self) -> Result<Stream, SandboxError> {
         let vm = self.vm.read().await;
-        let stream = vm.as_ref().ok_or(SandboxError::Gone)?.open_stream().await?;
+        let stream = vm.as_ref().ok_or(SandboxError::Gone)?.open_stream()?;
         Ok(Stream { token: stream.token, socket: stream.socket })
     }
 
