@@ -1,7 +1,5 @@
 //! How a VMM process ends.
 
-use std::process::ExitCode;
-
 use vmm_api::exit_code;
 
 use crate::vcpu::GuestEnd;
@@ -21,15 +19,14 @@ pub enum Outcome {
 
 impl Outcome {
     /// The process's exit code.
-    pub fn code(&self) -> ExitCode {
-        let code = match self {
+    pub fn code(&self) -> i32 {
+        match self {
             Self::Stopped => exit_code::STOPPED,
             Self::Guest(GuestEnd::PoweredOff | GuestEnd::Reset) => exit_code::GUEST_GONE,
             Self::Guest(GuestEnd::Crashed(_)) => exit_code::GUEST_CRASHED,
             Self::StartFailed(_) => exit_code::START_FAILED,
             Self::Guest(GuestEnd::Fault(_)) | Self::Internal(_) => exit_code::INTERNAL,
-        };
-        ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX))
+        }
     }
 }
 

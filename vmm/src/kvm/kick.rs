@@ -20,6 +20,12 @@ pub fn kick_signal() -> libc::c_int {
     SIGRTMIN()
 }
 
+/// Makes writing to a socket or pipe without a reader an error instead of the process's end.
+pub fn ignore_broken_pipes() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Makes [`kick_signal`] kick instead of kill, in the whole process.
 pub fn install_kick_handler() -> std::io::Result<()> {
     register_signal_handler(kick_signal(), on_kick).map_err(|error| std::io::Error::from_raw_os_error(error.errno()))

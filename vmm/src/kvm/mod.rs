@@ -6,7 +6,7 @@ mod kick;
 mod vcpu;
 mod vm;
 
-pub use kick::{Kickable, install_kick_handler, kick_signal};
+pub use kick::{Kickable, ignore_broken_pipes, install_kick_handler, kick_signal};
 pub use vcpu::{set_tsc_offset, set_xsave, tsc_offset};
 pub use vm::Vm;
 

@@ -50,9 +50,13 @@ fn round_trip(vcpus: u8, rounds: usize) {
     for round in 1..=rounds {
         let mut vmm = Vmm::spawn(&folder.path().join(format!("round{round}")));
         let restored = vmm.restore(&bake);
+        let age = vmm.age();
         before = await_progress(&mut vmm, vcpus, &before);
         bake = end(vmm);
-        println!("{vcpus} vCPUs: round {round} of {rounds}: {before:?} ({restored:?}) {:?}", bake.sizes());
+        println!(
+            "{vcpus} vCPUs: round {round} of {rounds}: {before:?} ({restored:?}, replied {age:?} after spawn) {:?}",
+            bake.sizes()
+        );
     }
 }
 

@@ -52,18 +52,20 @@ pub(crate) struct Vmm {
     control: ControlSocket,
     console: PathBuf,
     shape: Shape,
+    spawned: Instant,
 }
 
 impl Vmm {
     /// Starts the process; its console goes to `console`.
     pub(crate) fn spawn(console: &Path) -> Self {
         let (control, theirs) = ControlSocket::pair().unwrap();
+        let spawned = Instant::now();
         let child = Command::new(path_from("SUPERMACHINE_VMM", env!("CARGO_BIN_EXE_supermachine-vmm")))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, control, console: console.into(), shape: Shape { memory_bytes: 0, vcpus: 0 } }
+        Self { child, control, console: console.into(), shape: Shape { memory_bytes: 0, vcpus: 0 }, spawned }
     }
 
     fn host_files(&self) -> (File, File) {
@@ -175,6 +177,11 @@ impl Vmm {
         // A guest that ended by itself took the process with it.
         drop(asked);
         self.await_exit().code()
+    }
+
+    /// Time since the process was spawned.
+    pub(crate) fn age(&self) -> Duration {
+        self.spawned.elapsed()
     }
 
     /// The process's id.
