@@ -1,0 +1,25 @@
+//! Setting up containers and the processes in them, on the guest's side of an OCI runtime spec.
+
+mod capabilities;
+mod devices;
+mod error;
+mod files;
+mod init;
+mod mounts;
+mod namespaces;
+mod options;
+mod program;
+mod root;
+mod rootfs;
+mod settings;
+mod spec;
+mod terminal;
+
+pub(crate) use error::{SetupError, Step};
+pub(crate) use files::InjectedFile;
+pub(crate) use init::{Endowment, Order, Progress, Residence, run_first, run_further};
+pub(crate) use mounts::{attach, copy_tree, new_filesystem};
+pub(crate) use settings::hide_from_tracing;
+pub(crate) use rootfs::Surroundings;
+pub(crate) use spec::{ContainerPlan, ProcessPlan};
+pub(crate) use terminal::TerminalSize;

@@ -1,0 +1,119 @@
+//! A container's view of files: its root, mounts and devices, and what of `/proc` and `/sys` it may not see.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use rustix::fs::{FileType, OFlags};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+
+use super::devices;
+use super::error::{SetupError, Step};
+use super::files::{self, InjectedFile};
+use super::mounts::{self, MountContext, attach, copy_tree, mount_all, new_filesystem};
+use super::root::Root;
+use super::terminal::{Terminal, TerminalSize};
+use crate::sys::{MountAttributes, set_mount_attributes};
+
+/// What the spec doesn't say about a container.
+pub(crate) struct Surroundings<'a> {
+    /// Its root file system in the guest.
+    pub(crate) rootfs: &'a Path,
+    /// Files to bind into it after its mounts.
+    pub(crate) files: &'a [InjectedFile],
+    /// Its cgroup directory in the guest.
+    pub(crate) cgroup: &'a Path,
+    pub(crate) cgroup_namespace: bool,
+    pub(crate) user_namespace: bool,
+    /// Whether its first process has a terminal.
+    pub(crate) terminal: Option<TerminalSize>,
+}
+
+const READ_ONLY: MountAttributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0 };
+
+/// Assembles the root, moves this process into it and, where asked, opens a terminal there.
+pub(crate) fn enter(spec: &Spec, places: &Surroundings<'_>) -> Result<Option<Terminal>, SetupError> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let linux = spec.linux().as_ref();
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).step("make slave", "/")?;
+    let tree = copy_tree(places.rootfs, true).on("open root file system", places.rootfs)?;
+    let point = Root::open(places.rootfs).on("open root file system", places.rootfs)?;
+    attach(tree.as_fd(), point.as_fd()).on("mount root file system", places.rootfs)?;
+    let root = Root::open(places.rootfs).on("open root file system", places.rootfs)?;
+    let context = MountContext { root: &root, cgroup: places.cgroup, cgroup_namespace: places.cgroup_namespace };
+    mount_all(&context, mounts)?;
+    files::bind_all(&root, places.files)?;
+    if !mounts::binds_dev(mounts) {
+        let devices = linux.and_then(|linux| linux.devices().as_deref()).unwrap_or_default();
+        devices::populate(&root, devices, places.user_namespace)?;
+    }
+    pivot(&root)?;
+    // The descriptor of before the pivot is the same directory, now `/`.
+    let terminal = places.terminal.map(Terminal::open).transpose()?;
+    if let Some(terminal) = &terminal {
+        terminal.bind_console(&root)?;
+    }
+    mounts::finish(&root, mounts)?;
+    restrict(spec, &root)?;
+    Ok(terminal)
+}
+
+/// Makes `root` the root of this process and lets go of the old one.
+fn pivot(root: &Root) -> Result<(), SetupError> {
+    rustix::process::fchdir(root).step("enter", "new root")?;
+    // Both arguments the same: the old root ends up on top of the new one, where it can be detached (pivot_root(2)).
+    rustix::process::pivot_root(".", ".").step("pivot to", "new root")?;
+    unmount(".", UnmountFlags::DETACH).step("detach", "old root")?;
+    rustix::process::chdir("/").step("enter", "/")
+}
+
+fn restrict(spec: &Spec, root: &Root) -> Result<(), SetupError> {
+    let linux = spec.linux().as_ref();
+    if let Some(propagation) = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|word| !word.is_empty()) {
+        let (kind, recursive) = propagation_flags(propagation)?;
+        let attributes = MountAttributes { propagation: kind, ..Default::default() };
+        set_mount_attributes(root.as_fd(), attributes, recursive).step("set propagation of", "/")?;
+    }
+    if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) {
+        set_mount_attributes(root.as_fd(), READ_ONLY, false).step("make read-only", "/")?;
+    }
+    for path in linux.and_then(|linux| linux.readonly_paths().as_ref()).into_iter().flatten() {
+        make_read_only(root, Path::new(path))?;
+    }
+    for path in linux.and_then(|linux| linux.masked_paths().as_ref()).into_iter().flatten() {
+        mask(root, Path::new(path))?;
+    }
+    Ok(())
+}
+
+fn propagation_flags(word: &str) -> Result<(u64, bool), SetupError> {
+    super::options::MountOptions::parse(&[word.to_owned()])
+        .propagation
+        .ok_or_else(|| SetupError::spec("linux.rootfsPropagation", format_args!("{word:?} is no propagation type")))
+}
+
+fn make_read_only(root: &Root, path: &Path) -> Result<(), SetupError> {
+    let point = match root.find(path, OFlags::PATH) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        result => result.on("open", path)?,
+    };
+    let tree = copy_tree(path, true).on("open", path)?;
+    set_mount_attributes(tree.as_fd(), READ_ONLY, true).on("make read-only", path)?;
+    attach(tree.as_fd(), point.as_fd()).on("make read-only", path)
+}
+
+/// Hides what is at `path`: a file behind `/dev/null`, a directory behind an empty read-only one.
+fn mask(root: &Root, path: &Path) -> Result<(), SetupError> {
+    let point = match root.find(path, OFlags::PATH) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
+        result => result.on("open", path)?,
+    };
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&point).on("stat", path)?.st_mode);
+    let cover = if kind == FileType::Directory {
+        new_filesystem("tmpfs", Some(Path::new("tmpfs")), &[("size".to_owned(), Some("0k".to_owned()))], libc::MOUNT_ATTR_RDONLY)
+    } else {
+        copy_tree(Path::new("/dev/null"), false)
+    };
+    let cover = cover.on("make cover for", path)?;
+    attach(cover.as_fd(), point.as_fd()).on("mask", path)
+}

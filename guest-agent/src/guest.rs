@@ -1,0 +1,22 @@
+//! What the agent does to the machine it runs on, apart from containers.
+
+use std::path::PathBuf;
+
+use agent_proto::{ResumeRequest, RootFilesystem};
+use async_trait::async_trait;
+
+use crate::refusal::Refusal;
+
+/// The machine under the agent. The real one is [`VirtualMachine`](crate::machine::VirtualMachine); tests put
+/// containers on a directory instead.
+#[async_trait]
+pub(crate) trait Guest: Send + Sync + 'static {
+    /// Makes this machine one of its own after a boot or a restore: randomness, clock, name.
+    fn resume(&self, request: &ResumeRequest) -> Result<(), Refusal>;
+    /// Makes the machine fit to be captured.
+    fn prepare_capture(&self) -> Result<(), Refusal>;
+    /// Assembles a container's root file system and answers where it is.
+    async fn assemble(&self, container: &str, rootfs: &RootFilesystem) -> Result<PathBuf, Refusal>;
+    /// Takes it apart again, with everything written to it safe on the disk.
+    fn dismantle(&self, container: &str) -> Result<(), Refusal>;
+}

@@ -1,0 +1,57 @@
+//! Image layers: squashfs files one after the other on the layer disk.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use agent_proto::Layer;
+
+use super::disk::Disk;
+use super::rootfs::RootfsError;
+use super::rootfs::{io, mount_at};
+use crate::container::new_filesystem;
+use crate::sys::{MAX_PARTITIONS, add_partition};
+
+const DIRECTORY: &str = "/run/supermachine/layers";
+
+/// The layers that are mounted. They stay: another container of the same image finds them.
+#[derive(Debug, Default)]
+pub(crate) struct Layers {
+    mounted: BTreeMap<(u64, u64), PathBuf>,
+}
+
+impl Layers {
+    /// Mounts every layer that isn't yet, and answers where they are, in the same order.
+    pub(crate) async fn mount(&mut self, layers: &[Layer]) -> Result<Vec<PathBuf>, RootfsError> {
+        let disk = Disk::find("layers")?;
+        let end = layers.iter().map(|layer| layer.offset_bytes.saturating_add(layer.length_bytes)).max().unwrap_or(0);
+        disk.await_capacity(end).await?;
+        let device = File::open(disk.path()).map_err(io("open", disk.path()))?;
+        let mut paths = Vec::with_capacity(layers.len());
+        for layer in layers {
+            let extent = (layer.offset_bytes, layer.length_bytes);
+            let path = match self.mounted.get(&extent) {
+                Some(path) => path.clone(),
+                None => self.mount_next(&disk, &device, extent)?,
+            };
+            paths.push(path);
+        }
+        Ok(paths)
+    }
+
+    fn mount_next(&mut self, disk: &Disk, device: &File, extent: (u64, u64)) -> Result<PathBuf, RootfsError> {
+        let number = u32::try_from(self.mounted.len()).unwrap_or(u32::MAX).saturating_add(1);
+        if number > MAX_PARTITIONS {
+            return Err(RootfsError::TooManyLayers);
+        }
+        let partition = disk.partition(number);
+        add_partition(device.as_fd(), number, extent.0, extent.1).map_err(io("add partition", &partition))?;
+        let path = Path::new(DIRECTORY).join(number.to_string());
+        let layer = new_filesystem("squashfs", Some(&partition), &[], libc::MOUNT_ATTR_RDONLY);
+        let layer = layer.map_err(io("mount layer (is it a squashfs?)", &partition))?;
+        mount_at(layer.as_fd(), &path)?;
+        self.mounted.insert(extent, path.clone());
+        Ok(path)
+    }
+}

@@ -1,0 +1,68 @@
+//! The virtual machine as the agent's guest: its clock, its randomness, its disks.
+
+mod disk;
+mod layers;
+mod rootfs;
+
+use std::path::PathBuf;
+
+use agent_proto::{ResumeRequest, RootFilesystem};
+use async_trait::async_trait;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::thread::ClockId;
+use rustix::time::{Timespec, clock_settime};
+
+use crate::guest::Guest;
+use crate::refusal::{Kind, Refusal};
+use crate::sys::{SEED_BYTES, credit_entropy};
+use layers::Layers;
+
+/// The machine the agent is process 1 of.
+#[derive(Debug, Default)]
+pub(crate) struct VirtualMachine {
+    layers: tokio::sync::Mutex<Layers>,
+}
+
+#[async_trait]
+impl Guest for VirtualMachine {
+    fn resume(&self, request: &ResumeRequest) -> Result<(), Refusal> {
+        let Ok(seed) = <&[u8; SEED_BYTES]>::try_from(request.entropy.as_slice()) else {
+            let message = format!("entropy must be exactly {SEED_BYTES} bytes, not {}", request.entropy.len());
+            return Err(Refusal::new(Kind::InvalidArgument, message));
+        };
+        let failed = |what: &'static str| move |error: std::io::Error| Refusal::new(Kind::Internal, format!("{what}: {error}"));
+        let random = rustix::fs::openat(CWD, "/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let random = random.map_err(|error| failed("open /dev/urandom")(error.into()))?;
+        credit_entropy(std::os::fd::AsFd::as_fd(&random), seed).map_err(failed("credit entropy"))?;
+        let now = wall_clock(request.realtime_ns);
+        clock_settime(ClockId::Realtime, now).map_err(|error| failed("set the clock")(error.into()))?;
+        if !request.hostname.is_empty() {
+            let set = rustix::system::sethostname(request.hostname.as_bytes());
+            set.map_err(|error| failed("set the host name")(error.into()))?;
+        }
+        Ok(())
+    }
+
+    fn prepare_capture(&self) -> Result<(), Refusal> {
+        rustix::fs::sync();
+        for (file, value) in [("/proc/sys/vm/drop_caches", "3"), ("/proc/sys/vm/compact_memory", "1")] {
+            std::fs::write(file, value).map_err(|error| Refusal::new(Kind::Internal, format!("write {file}: {error}")))?;
+        }
+        Ok(())
+    }
+
+    async fn assemble(&self, container: &str, rootfs: &RootFilesystem) -> Result<PathBuf, Refusal> {
+        let mut layers = self.layers.lock().await;
+        Ok(rootfs::assemble(&mut layers, container, rootfs).await?)
+    }
+
+    fn dismantle(&self, container: &str) -> Result<(), Refusal> {
+        Ok(rootfs::dismantle(container)?)
+    }
+}
+
+fn wall_clock(nanoseconds: u64) -> Timespec {
+    const SECOND: u64 = 1_000_000_000;
+    // Both fit: a quotient of 10^9 and a remainder below it.
+    Timespec { tv_sec: (nanoseconds / SECOND) as i64, tv_nsec: (nanoseconds % SECOND) as i64 }
+}

@@ -1,0 +1,61 @@
+//! Why a request was not carried out, in the form that crosses process boundaries and ends as an RPC status.
+
+use serde::{Deserialize, Serialize};
+
+/// The class of a [`Refusal`]; one RPC status code each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    NotFound,
+    AlreadyExists,
+    PermissionDenied,
+    InvalidArgument,
+    FailedPrecondition,
+    ResourceExhausted,
+    DeadlineExceeded,
+    Internal,
+}
+
+/// A request that was not carried out, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refusal {
+    pub(crate) kind: Kind,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    /// A refusal in the agent's own words.
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// Flattens an error and everything that caused it into one line.
+    pub(crate) fn from_error(kind: Kind, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        Self { kind, message }
+    }
+
+    fn code(&self) -> ttrpc::Code {
+        match self.kind {
+            Kind::NotFound => ttrpc::Code::NOT_FOUND,
+            Kind::AlreadyExists => ttrpc::Code::ALREADY_EXISTS,
+            Kind::PermissionDenied => ttrpc::Code::PERMISSION_DENIED,
+            Kind::InvalidArgument => ttrpc::Code::INVALID_ARGUMENT,
+            Kind::FailedPrecondition => ttrpc::Code::FAILED_PRECONDITION,
+            Kind::ResourceExhausted => ttrpc::Code::RESOURCE_EXHAUSTED,
+            Kind::DeadlineExceeded => ttrpc::Code::DEADLINE_EXCEEDED,
+            Kind::Internal => ttrpc::Code::INTERNAL,
+        }
+    }
+}
+
+impl From<Refusal> for ttrpc::Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::RpcStatus(ttrpc::get_status(refusal.code(), refusal.message))
+    }
+}

@@ -1,0 +1,145 @@
+//! Making containers and processes: streams, zygote, and the new process's own report.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use agent_proto::{CreateContainerRequest, CreateProcessRequest, Stdio};
+
+use super::containers::Container;
+use super::process::{Process, hear};
+use super::{Server, files};
+use crate::cgroup::Cgroup;
+use crate::container::{Progress, TerminalSize};
+use crate::descriptor::Descriptor;
+use crate::guest::Guest;
+use crate::packet;
+use crate::refusal::{Kind, Refusal};
+use crate::stdio::{HostStreams, Pipes, copy_terminal};
+use crate::zygote::{CreateOrder, JoinOrder};
+
+/// What the zygote is asked to make.
+enum Order<'a> {
+    Container { order: CreateOrder, spec: &'a [u8], cgroup: Cgroup },
+    Further { order: JoinOrder, process: &'a [u8] },
+}
+
+impl<G: Guest> Server<G> {
+    /// Makes a container; nothing stays behind if that fails.
+    pub(super) async fn make_container(&self, request: &CreateContainerRequest) -> Result<i32, Refusal> {
+        let id = request.container_id.as_str();
+        let reservation = self.containers.reserve(id)?;
+        let cgroup = Cgroup::of(&self.places.cgroups, id);
+        match self.try_make_container(request, &cgroup).await {
+            Ok(first) => {
+                let pid = first.pid();
+                reservation.fill(Container { first: Arc::new(first), cgroup });
+                Ok(pid)
+            }
+            Err(refusal) => {
+                self.zygote.forget(id).await;
+                for result in [cgroup.remove().await.map_err(|error| error.to_string()), self.dismantle(id).map_err(|refusal| refusal.message)] {
+                    if let Err(error) = result {
+                        eprintln!("agent: clean up after a container that wasn't made: {error}");
+                    }
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Makes a further process of a container.
+    pub(super) async fn make_process(&self, request: &CreateProcessRequest) -> Result<i32, Refusal> {
+        let (reservation, container) =
+            self.containers.reserve_process(&request.container_id, &request.exec_id)?;
+        if container.first.exit().is_some() || container.first.is_created().await {
+            let message = format!("container {:?} isn't running", request.container_id);
+            return Err(Refusal::new(Kind::FailedPrecondition, message));
+        }
+        let stdio = request.stdio.as_ref().unwrap_or_default();
+        let streams = self.claim_streams(stdio).await?;
+        let order = JoinOrder { container: request.container_id.clone(), terminal: terminal_size(stdio) };
+        let process = self.make(Order::Further { order, process: &request.process }, streams, stdio.terminal).await?;
+        let pid = process.pid();
+        reservation.fill_process(Arc::new(process));
+        Ok(pid)
+    }
+
+    async fn try_make_container(
+        &self,
+        request: &CreateContainerRequest,
+        cgroup: &Cgroup,
+    ) -> Result<Process, Refusal> {
+        let id = request.container_id.as_str();
+        let stdio = request.stdio.as_ref().unwrap_or_default();
+        let rootfs = request.rootfs.as_ref().unwrap_or_default();
+        let (rootfs, streams) = tokio::try_join!(self.guest.assemble(id, rootfs), self.claim_streams(stdio))?;
+        let files = files::keep(&self.places.files.join(id), &request.files)?;
+        let order = CreateOrder { container: id.to_owned(), rootfs, files, terminal: terminal_size(stdio) };
+        let order = Order::Container { order, spec: &request.spec, cgroup: cgroup.clone() };
+        self.make(order, streams, stdio.terminal).await
+    }
+
+    /// Makes a process and waits until it is set up.
+    async fn make(&self, order: Order<'_>, streams: HostStreams, terminal: bool) -> Result<Process, Refusal> {
+        let failed = |error: std::io::Error| Refusal::new(Kind::Internal, format!("make a process: {error}"));
+        let (agent_end, process_end) = packet::pair().map_err(failed)?;
+        let pipes = if terminal { None } else { Some(Pipes::new(&streams).map_err(failed)?) };
+        let mut gifts: Vec<BorrowedFd<'_>> = vec![process_end.as_fd()];
+        gifts.extend(pipes.iter().flat_map(Pipes::for_process));
+        let expectation = self.reaper.expect();
+        let (pid, exit) = match order {
+            Order::Container { order, spec, cgroup } => {
+                let pid = self.zygote.create(order, spec, &gifts).await?;
+                (pid, expectation.met(pid, Some(cgroup)))
+            }
+            Order::Further { order, process } => {
+                let pid = self.zygote.join(order, process, &gifts).await?;
+                (pid, expectation.met(pid, None))
+            }
+        };
+        drop(gifts);
+        drop(process_end);
+        let control = Descriptor::new(agent_end).map_err(failed)?;
+        let controller = await_ready(&control).await?;
+        let controller = controller.map(|fd| Descriptor::new(fd).map(Arc::new)).transpose().map_err(failed)?;
+        match (pipes, &controller) {
+            (Some(pipes), _) => pipes.copy(streams).map_err(failed)?,
+            (None, Some(controller)) => copy_terminal(controller, streams),
+            (None, None) => return Err(Refusal::new(Kind::Internal, "the process reported no terminal")),
+        }
+        Ok(Process::new(pid, exit, control, controller))
+    }
+
+    async fn claim_streams(&self, stdio: &Stdio) -> Result<HostStreams, Refusal> {
+        // A terminal has one stream for both kinds of output.
+        let stderr = if stdio.terminal { 0 } else { stdio.stderr };
+        let (stdin, stdout, stderr) = tokio::try_join!(
+            self.streams.claim(stdio.stdin),
+            self.streams.claim(stdio.stdout),
+            self.streams.claim(stderr)
+        )?;
+        Ok(HostStreams { stdin, stdout, stderr })
+    }
+
+    /// Takes apart what a container's files were assembled from.
+    pub(super) fn dismantle(&self, container: &str) -> Result<(), Refusal> {
+        self.guest.dismantle(container)?;
+        let directory = self.places.files.join(container);
+        files::remove(&directory).map_err(|error| {
+            Refusal::new(Kind::Internal, format!("remove {}: {error}", directory.display()))
+        })
+    }
+}
+
+async fn await_ready(control: &Descriptor) -> Result<Option<std::os::fd::OwnedFd>, Refusal> {
+    match hear(control).await? {
+        Some((Progress::Ready, controller)) => Ok(controller),
+        Some((Progress::Failed(refusal), _)) => Err(refusal),
+        None => Err(Refusal::new(Kind::Internal, "the new process died before it was set up")),
+    }
+}
+
+fn terminal_size(stdio: &Stdio) -> Option<TerminalSize> {
+    let characters = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+    stdio.terminal.then(|| TerminalSize { columns: characters(stdio.columns), rows: characters(stdio.rows) })
+}

@@ -1,0 +1,174 @@
+//! The RPCs of `agent.proto`.
+
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use agent_proto::process_list::Entry;
+use agent_proto::{
+    Agent, ContainerRequest, CreateContainerRequest, CreateProcessRequest, Empty, ProcessCreated, ProcessExit,
+    ProcessList, ProcessRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest,
+};
+use async_trait::async_trait;
+use rustix::thread::ClockId;
+use ttrpc::r#async::TtrpcContext;
+
+use super::Server;
+use super::process::send_signal;
+use crate::container::TerminalSize;
+use crate::guest::Guest;
+use crate::reaper::Exit;
+use crate::refusal::{Kind, Refusal};
+
+impl<G: Guest> Server<G> {
+    /// Refuses while the gate is closed.
+    fn require_resumed(&self) -> Result<(), Refusal> {
+        if self.resumed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Refusal::new(Kind::FailedPrecondition, "this machine has not been resumed: call Resume first"))
+    }
+
+    /// Refuses when the gate is open.
+    fn require_unresumed(&self, what: &str) -> Result<(), Refusal> {
+        if self.resumed.load(Ordering::Acquire) {
+            return Err(Refusal::new(Kind::FailedPrecondition, format!("{what} is refused: this machine was resumed")));
+        }
+        Ok(())
+    }
+
+    async fn signal(&self, request: &SignalProcessRequest) -> Result<(), Refusal> {
+        self.require_resumed()?;
+        if !request.all {
+            return self.containers.process(&request.container_id, &request.exec_id)?.signal(request.signal);
+        }
+        let container = self.containers.container(&request.container_id)?;
+        let failed = |error: std::io::Error| Refusal::new(Kind::Internal, format!("signal the container: {error}"));
+        if i32::try_from(request.signal) == Ok(libc::SIGKILL) && container.first.exit().is_none() {
+            return container.cgroup.kill().map_err(failed);
+        }
+        let processes = container.cgroup.processes().map_err(failed)?;
+        if processes.is_empty() {
+            return Err(Refusal::new(Kind::NotFound, "no process of the container is left"));
+        }
+        for pid in processes {
+            match send_signal(pid, request.signal) {
+                // It ended in between.
+                Err(refusal) if refusal.kind == Kind::NotFound => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn list(&self, container: &str) -> Result<ProcessList, Refusal> {
+        self.require_resumed()?;
+        let processes = self.containers.container(container)?.cgroup.processes();
+        let processes = processes.map_err(|error| Refusal::new(Kind::Internal, format!("list processes: {error}")))?;
+        let further = self.containers.further(container);
+        let entry = |pid: i32| Entry {
+            pid: u32::try_from(pid).unwrap_or(0),
+            exec_id: further.get(&pid).cloned().unwrap_or_default(),
+            ..Default::default()
+        };
+        Ok(ProcessList { processes: processes.into_iter().map(entry).collect(), ..Default::default() })
+    }
+
+    async fn delete(&self, request: &ProcessRequest) -> Result<Exit, Refusal> {
+        self.require_resumed()?;
+        let process = self.containers.process(&request.container_id, &request.exec_id)?;
+        if process.exit().is_none() {
+            if !process.is_created().await {
+                return Err(Refusal::new(Kind::FailedPrecondition, "the process is running: signal it first"));
+            }
+            process.signal(libc::SIGKILL as u32)?;
+        }
+        let exit = process.wait().await?;
+        if request.exec_id.is_empty() {
+            let container = self.containers.container(&request.container_id)?;
+            let removed = container.cgroup.remove().await;
+            removed.map_err(|error| Refusal::new(Kind::Internal, format!("remove the container's cgroup: {error}")))?;
+            self.zygote.forget(&request.container_id).await;
+            self.dismantle(&request.container_id)?;
+        }
+        self.containers.remove(&request.container_id, &request.exec_id);
+        Ok(exit)
+    }
+}
+
+#[async_trait]
+impl<G: Guest> Agent for Server<G> {
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<ResumeResponse> {
+        self.require_unresumed("Resume")?;
+        self.guest.resume(&request)?;
+        self.resumed.store(true, Ordering::Release);
+        let uptime = rustix::time::clock_gettime(ClockId::Boottime);
+        Ok(ResumeResponse {
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
+            boottime_ns: uptime.tv_sec.unsigned_abs() * 1_000_000_000 + uptime.tv_nsec.unsigned_abs(),
+            ..Default::default()
+        })
+    }
+
+    async fn create_container(&self, _: &TtrpcContext, request: CreateContainerRequest) -> ttrpc::Result<ProcessCreated> {
+        self.require_resumed()?;
+        Ok(created(self.make_container(&request).await?))
+    }
+
+    async fn create_process(&self, _: &TtrpcContext, request: CreateProcessRequest) -> ttrpc::Result<ProcessCreated> {
+        self.require_resumed()?;
+        Ok(created(self.make_process(&request).await?))
+    }
+
+    async fn start_process(&self, _: &TtrpcContext, request: ProcessRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.containers.process(&request.container_id, &request.exec_id)?.start().await?;
+        Ok(Empty::new())
+    }
+
+    async fn wait_process(&self, _: &TtrpcContext, request: ProcessRequest) -> ttrpc::Result<ProcessExit> {
+        self.require_resumed()?;
+        let exit = self.containers.process(&request.container_id, &request.exec_id)?.wait().await?;
+        Ok(exited(exit))
+    }
+
+    async fn signal_process(&self, _: &TtrpcContext, request: SignalProcessRequest) -> ttrpc::Result<Empty> {
+        self.signal(&request).await?;
+        Ok(Empty::new())
+    }
+
+    async fn resize_terminal(&self, _: &TtrpcContext, request: ResizeTerminalRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        let characters = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+        let size = TerminalSize { columns: characters(request.columns), rows: characters(request.rows) };
+        self.containers.process(&request.container_id, &request.exec_id)?.resize(size)?;
+        Ok(Empty::new())
+    }
+
+    async fn list_processes(&self, _: &TtrpcContext, request: ContainerRequest) -> ttrpc::Result<ProcessList> {
+        Ok(self.list(&request.container_id)?)
+    }
+
+    async fn delete_process(&self, _: &TtrpcContext, request: ProcessRequest) -> ttrpc::Result<ProcessExit> {
+        Ok(exited(self.delete(&request).await?))
+    }
+
+    async fn prepare_capture(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
+        self.require_unresumed("PrepareCapture")?;
+        self.guest.prepare_capture()?;
+        Ok(Empty::new())
+    }
+}
+
+fn created(pid: i32) -> ProcessCreated {
+    ProcessCreated { pid: u32::try_from(pid).unwrap_or(0), ..Default::default() }
+}
+
+fn exited(exit: Exit) -> ProcessExit {
+    ProcessExit { code: exit.code, exited_at_ns: nanoseconds(exit.at), ..Default::default() }
+}
+
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
