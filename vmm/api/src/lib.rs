@@ -140,7 +140,7 @@ pub struct MemoryExtent {
 /// What the VMM can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Say what restored guests depend on here. Creates no VM; may be asked in any state.
+    /// Say what restored guests depend on here. Leaves no VM behind; may be asked in any state.
     Describe {
         /// `/dev/kvm`.
         kvm: Fd,

@@ -202,7 +202,8 @@ fn topology(id: u32, count: u8) -> [kvm_cpuid_entry2; 3] {
     [level(0, 0, 1, 1), level(1, id_width(count), u32::from(count), 2), level(2, 0, 0, 0)]
 }
 
-/// States the size of the XSAVE area for the components that are left.
+/// States the size of the XSAVE area for the components that are left, as if all were enabled. KVM replaces `ebx`, the
+/// size for what is enabled, when it sees the guest enable something; some processors don't let it see that.
 fn shrink_xsave_area(entries: &mut [kvm_cpuid_entry2]) {
     let legacy_and_header = 512 + 64;
     let user = entries
@@ -216,7 +217,7 @@ fn shrink_xsave_area(entries: &mut [kvm_cpuid_entry2]) {
         .fold(legacy_and_header, u32::max);
     if let Some(entry) = entries.iter_mut().find(|e| e.function == 0xd && e.index == 0) {
         entry.ecx = end;
-        entry.ebx = legacy_and_header;
+        entry.ebx = end;
     }
 }
 
@@ -280,7 +281,7 @@ mod tests {
     fn the_xsave_area_shrinks_with_its_components() {
         let entries = full().entries;
         let area = leaf(&entries, 0xd, 0);
-        assert_eq!((area.eax, area.ecx), (0x0000_02e7, 2696));
+        assert_eq!((area.eax, area.ebx, area.ecx), (0x0000_02e7, 2696, 2696));
         assert!(!entries.iter().any(|e| e.function == 0xd && e.index == 18));
     }
 
