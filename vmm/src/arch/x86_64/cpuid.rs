@@ -202,8 +202,8 @@ fn topology(id: u32, count: u8) -> [kvm_cpuid_entry2; 3] {
     [level(0, 0, 1, 1), level(1, id_width(count), u32::from(count), 2), level(2, 0, 0, 0)]
 }
 
-/// States the size of the XSAVE area for the components that are left, as if all were enabled. KVM replaces `ebx`, the
-/// size for what is enabled, when it sees the guest enable something; some processors don't let it see that.
+/// States the size of the XSAVE area for the components that are left. KVM replaces `ebx`, the size for what is
+/// enabled, as the guest enables components.
 fn shrink_xsave_area(entries: &mut [kvm_cpuid_entry2]) {
     let legacy_and_header = 512 + 64;
     let user = entries
