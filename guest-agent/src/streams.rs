@@ -64,7 +64,10 @@ impl Streams {
             Err(_) => {
                 self.lock().claimed.remove(&token);
                 let seconds = DEADLINE.as_secs();
-                Err(Refusal::new(Kind::DeadlineExceeded, format!("no connection for stream {token:#x} within {seconds} s")))
+                Err(Refusal::new(
+                    Kind::DeadlineExceeded,
+                    format!("no connection for stream {token:#x} within {seconds} s"),
+                ))
             }
         }
     }

@@ -133,22 +133,20 @@ mod tests {
 
     #[test]
     fn memory_and_swap() {
-        expect(json!({"memory": {"limit": 100, "swap": 100, "reservation": 50}}), &[
-            ("memory.max", "100"),
-            ("memory.low", "50"),
-            ("memory.swap.max", "0"),
-        ]);
+        expect(
+            json!({"memory": {"limit": 100, "swap": 100, "reservation": 50}}),
+            &[("memory.max", "100"), ("memory.low", "50"), ("memory.swap.max", "0")],
+        );
         expect(json!({"memory": {"limit": 100, "swap": 150}}), &[("memory.max", "100"), ("memory.swap.max", "50")]);
         expect(json!({"memory": {"limit": -1, "swap": -1}}), &[("memory.max", "max"), ("memory.swap.max", "max")]);
     }
 
     #[test]
     fn processors() {
-        expect(json!({"cpu": {"shares": 1024, "quota": 50000, "period": 100_000, "cpus": "0-1", "mems": ""}}), &[
-            ("cpu.weight", "39"),
-            ("cpu.max", "50000 100000"),
-            ("cpuset.cpus", "0-1"),
-        ]);
+        expect(
+            json!({"cpu": {"shares": 1024, "quota": 50000, "period": 100_000, "cpus": "0-1", "mems": ""}}),
+            &[("cpu.weight", "39"), ("cpu.max", "50000 100000"), ("cpuset.cpus", "0-1")],
+        );
         expect(json!({"cpu": {"shares": 2, "quota": -1}}), &[("cpu.weight", "1"), ("cpu.max", "max 100000")]);
         assert_eq!(weight(262_144), 10_000);
     }

@@ -36,18 +36,16 @@ impl CapabilityPlan {
     /// Gives up what isn't in the bounding set. Must happen while the process is still privileged.
     pub(crate) fn drop_bounding(&self) -> Result<(), SetupError> {
         for capability in (self.known - self.bounding).iter() {
-            rustix::thread::remove_capability_from_bounding_set(capability).step("drop capability", name(capability))?;
+            rustix::thread::remove_capability_from_bounding_set(capability)
+                .step("drop capability", name(capability))?;
         }
         Ok(())
     }
 
     /// Sets the other four, after the user was changed.
     pub(crate) fn apply(&self) -> Result<(), SetupError> {
-        let sets = CapabilitySets {
-            effective: self.effective,
-            permitted: self.permitted,
-            inheritable: self.inheritable,
-        };
+        let sets =
+            CapabilitySets { effective: self.effective, permitted: self.permitted, inheritable: self.inheritable };
         rustix::thread::set_capabilities(None, sets).step("set", "capabilities")?;
         rustix::thread::clear_ambient_capability_set().step("clear", "ambient capabilities")?;
         // The kernel refuses one that isn't both permitted and inheritable; container runtimes pass over that.

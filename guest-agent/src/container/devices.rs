@@ -51,7 +51,8 @@ pub(crate) fn populate(root: &Root, devices: &[LinuxDevice], in_user_namespace: 
         mode: 0o666,
         owner: (0, 0),
     });
-    let wanted: Vec<Node> = devices.iter().enumerate().map(|(index, device)| from_spec(index, device)).collect::<Result<_, _>>()?;
+    let wanted: Vec<Node> =
+        devices.iter().enumerate().map(|(index, device)| from_spec(index, device)).collect::<Result<_, _>>()?;
     let defaults = defaults.filter(|node| !wanted.iter().any(|other| other.path == node.path)).collect::<Vec<_>>();
     for node in defaults.iter().chain(&wanted) {
         if in_user_namespace { bind(root, node)? } else { make(root, node)? }

@@ -52,7 +52,12 @@ pub(crate) struct Residence<'a> {
 }
 
 /// The life of a container's first process up to execve. `mapped` closes when the ids of its user namespace are mapped.
-pub(crate) fn run_first(plan: &ContainerPlan, places: &Surroundings<'_>, endowment: &Endowment, mapped: Option<File>) -> ! {
+pub(crate) fn run_first(
+    plan: &ContainerPlan,
+    places: &Surroundings<'_>,
+    endowment: &Endowment,
+    mapped: Option<File>,
+) -> ! {
     let set_up = || {
         enter_new_namespaces(plan, mapped)?;
         rootfs::enter(&plan.spec, places)

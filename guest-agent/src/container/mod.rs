@@ -19,7 +19,7 @@ pub(crate) use error::{SetupError, Step};
 pub(crate) use files::InjectedFile;
 pub(crate) use init::{Endowment, Order, Progress, Residence, run_first, run_further};
 pub(crate) use mounts::{attach, copy_tree, new_filesystem};
-pub(crate) use settings::hide_from_tracing;
 pub(crate) use rootfs::Surroundings;
+pub(crate) use settings::hide_from_tracing;
 pub(crate) use spec::{ContainerPlan, ProcessPlan};
 pub(crate) use terminal::TerminalSize;

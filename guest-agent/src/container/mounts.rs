@@ -115,11 +115,13 @@ fn mount_one(context: &MountContext<'_>, index: usize, mount: &Mount) -> Result<
 fn bind_source(index: usize, mount: &Mount, options: &MountOptions) -> Result<OwnedFd, SetupError> {
     let field = || format!("mounts[{index}].source");
     let Some(source) = mount.source() else {
-        return Err(SetupError::spec(field(), format_args!("a bind mount on {} needs one", mount.destination().display())));
+        return Err(SetupError::spec(
+            field(),
+            format_args!("a bind mount on {} needs one", mount.destination().display()),
+        ));
     };
-    let tree = copy_tree(source, options.recursive).map_err(|error| {
-        SetupError::spec(field(), format_args!("{} in the guest: {error}", source.display()))
-    })?;
+    let tree = copy_tree(source, options.recursive)
+        .map_err(|error| SetupError::spec(field(), format_args!("{} in the guest: {error}", source.display())))?;
     for (attributes, recursive) in [(options.attributes, false), (options.recursive_attributes, true)] {
         if attributes != MountAttributes::default() {
             set_mount_attributes(tree.as_fd(), attributes, recursive).on("set attributes of", mount.destination())?;

@@ -34,10 +34,16 @@ impl Namespaces {
                 }
                 None => namespaces.created |= flag,
                 Some(_) if flag == libc::CLONE_NEWUSER as u64 => {
-                    return Err(SetupError::spec(field(), "an existing user namespace can't be joined; leave the path out"));
+                    return Err(SetupError::spec(
+                        field(),
+                        "an existing user namespace can't be joined; leave the path out",
+                    ));
                 }
                 Some(path) if !path.exists() => {
-                    return Err(SetupError::spec(field(), format_args!("no such path in the guest: {}", path.display())));
+                    return Err(SetupError::spec(
+                        field(),
+                        format_args!("no such path in the guest: {}", path.display()),
+                    ));
                 }
                 Some(path) => namespaces.joined.push((flag, path.clone())),
             }

@@ -59,7 +59,21 @@ const PROPAGATIONS: &[(&str, libc::c_ulong, bool)] = &[
 ];
 
 /// Words that change nothing here: defaults, and notes for other tools.
-const IGNORED: &[&str] = &["defaults", "async", "nomand", "nodirsync", "noauto", "auto", "nofail", "user", "nouser", "notmpcopyup", "norecursive", "nolazytime", "loud"];
+const IGNORED: &[&str] = &[
+    "defaults",
+    "async",
+    "nomand",
+    "nodirsync",
+    "noauto",
+    "auto",
+    "nofail",
+    "user",
+    "nouser",
+    "notmpcopyup",
+    "norecursive",
+    "nolazytime",
+    "loud",
+];
 
 /// Words this runtime knows and can't honour: saying so beats mounting something else.
 const UNSUPPORTED: &[&str] = &["tmpcopyup", "idmap", "ridmap", "mand"];

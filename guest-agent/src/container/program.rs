@@ -114,7 +114,10 @@ fn check_executable(path: &Path) -> Result<(), Errno> {
 }
 
 fn c_strings(field: &str, values: Vec<String>) -> Result<Vec<CString>, SetupError> {
-    values.into_iter().map(|value| CString::new(value).map_err(|_zero| SetupError::spec(field, "holds a zero byte"))).collect()
+    values
+        .into_iter()
+        .map(|value| CString::new(value).map_err(|_zero| SetupError::spec(field, "holds a zero byte")))
+        .collect()
 }
 
 #[cfg(test)]
@@ -135,7 +138,10 @@ mod tests {
         let tool = directory.path().join("tool");
         std::fs::write(&tool, "").unwrap();
         let refused = find("tool", directory.path()).unwrap_err();
-        assert_eq!((refused.kind, refused.message.as_str()), (Kind::PermissionDenied, "exec: \"tool\": permission denied"));
+        assert_eq!(
+            (refused.kind, refused.message.as_str()),
+            (Kind::PermissionDenied, "exec: \"tool\": permission denied")
+        );
         std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(find("tool", directory.path()).unwrap(), tool);
         assert_eq!(find(tool.to_str().unwrap(), Path::new("/nowhere")).unwrap(), tool);
@@ -151,7 +157,10 @@ mod tests {
         assert_eq!(missing.message, "exec: \"/no/such\": stat /no/such: No such file or directory (os error 2)");
         let directory = find("/tmp", Path::new("/nowhere")).unwrap_err();
         assert_eq!(directory.kind, Kind::PermissionDenied);
-        assert_eq!(Program::find(&[], vec![]).map(drop).map_err(|error| Refusal::from(error).kind), Err(Kind::InvalidArgument));
+        assert_eq!(
+            Program::find(&[], vec![]).map(drop).map_err(|error| Refusal::from(error).kind),
+            Err(Kind::InvalidArgument)
+        );
     }
 
     #[test]

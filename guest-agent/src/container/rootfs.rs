@@ -69,7 +69,9 @@ fn pivot(root: &Root) -> Result<(), SetupError> {
 
 fn restrict(spec: &Spec, root: &Root) -> Result<(), SetupError> {
     let linux = spec.linux().as_ref();
-    if let Some(propagation) = linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|word| !word.is_empty()) {
+    if let Some(propagation) =
+        linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|word| !word.is_empty())
+    {
         let (kind, recursive) = propagation_flags(propagation)?;
         let attributes = MountAttributes { propagation: kind, ..Default::default() };
         set_mount_attributes(root.as_fd(), attributes, recursive).step("set propagation of", "/")?;
@@ -110,7 +112,12 @@ fn mask(root: &Root, path: &Path) -> Result<(), SetupError> {
     };
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&point).on("stat", path)?.st_mode);
     let cover = if kind == FileType::Directory {
-        new_filesystem("tmpfs", Some(Path::new("tmpfs")), &[("size".to_owned(), Some("0k".to_owned()))], libc::MOUNT_ATTR_RDONLY)
+        new_filesystem(
+            "tmpfs",
+            Some(Path::new("tmpfs")),
+            &[("size".to_owned(), Some("0k".to_owned()))],
+            libc::MOUNT_ATTR_RDONLY,
+        )
     } else {
         copy_tree(Path::new("/dev/null"), false)
     };

@@ -46,7 +46,8 @@ pub(crate) fn own_streams(user: &User) -> Result<(), SetupError> {
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     for stream in streams {
         let stat = rustix::fs::fstat(stream).step("stat", "standard stream")?;
-        let shared = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3);
+        let shared = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+            && stat.st_rdev == rustix::fs::makedev(1, 3);
         if stat.st_uid != user.uid() && !shared {
             // Refused where the user isn't mapped: then the stream still works, only not by its path.
             let _ = rustix::fs::fchown(stream, Some(Uid::from_raw(user.uid())), None);

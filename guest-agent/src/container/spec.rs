@@ -119,7 +119,10 @@ fn require_namespaces(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Re
         };
         // A network namespace can be the VM's own: one VM serves one pod.
         if !allowed && !path.starts_with("net") {
-            return Err(SetupError::spec(format!("linux.sysctl[{key:?}]"), "isn't kept apart by the container's namespaces"));
+            return Err(SetupError::spec(
+                format!("linux.sysctl[{key:?}]"),
+                "isn't kept apart by the container's namespaces",
+            ));
         }
     }
     Ok(())
@@ -135,10 +138,20 @@ fn ipc_sysctl(path: &std::path::Path) -> bool {
 pub(crate) fn sysctl_path(key: &str) -> Result<PathBuf, SetupError> {
     let dotted = key.find(['.', '/']).is_some_and(|at| key.as_bytes().get(at) == Some(&b'.'));
     let path: String = if dotted {
-        key.chars().map(|character| match character { '.' => '/', '/' => '.', other => other }).collect()
+        key.chars()
+            .map(|character| match character {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect()
     } else {
         key.to_owned()
     };
     let plain = !path.is_empty() && path.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
-    if plain { Ok(PathBuf::from(path)) } else { Err(SetupError::spec(format!("linux.sysctl[{key:?}]"), "is no parameter name")) }
+    if plain {
+        Ok(PathBuf::from(path))
+    } else {
+        Err(SetupError::spec(format!("linux.sysctl[{key:?}]"), "is no parameter name"))
+    }
 }

@@ -69,6 +69,10 @@ impl Disk {
 
     fn capacity(&self) -> u64 {
         let sectors = fs::read_to_string(Path::new("/sys/block").join(&self.name).join("size"));
-        sectors.ok().and_then(|sectors| sectors.trim_end().parse::<u64>().ok()).unwrap_or(0).saturating_mul(SECTOR_BYTES)
+        sectors
+            .ok()
+            .and_then(|sectors| sectors.trim_end().parse::<u64>().ok())
+            .unwrap_or(0)
+            .saturating_mul(SECTOR_BYTES)
     }
 }

@@ -30,7 +30,8 @@ impl Guest for VirtualMachine {
             let message = format!("entropy must be exactly {SEED_BYTES} bytes, not {}", request.entropy.len());
             return Err(Refusal::new(Kind::InvalidArgument, message));
         };
-        let failed = |what: &'static str| move |error: std::io::Error| Refusal::new(Kind::Internal, format!("{what}: {error}"));
+        let failed =
+            |what: &'static str| move |error: std::io::Error| Refusal::new(Kind::Internal, format!("{what}: {error}"));
         let random = rustix::fs::openat(CWD, "/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         let random = random.map_err(|error| failed("open /dev/urandom")(error.into()))?;
         credit_entropy(std::os::fd::AsFd::as_fd(&random), seed).map_err(failed("credit entropy"))?;
@@ -46,7 +47,8 @@ impl Guest for VirtualMachine {
     fn prepare_capture(&self) -> Result<(), Refusal> {
         rustix::fs::sync();
         for (file, value) in [("/proc/sys/vm/drop_caches", "3"), ("/proc/sys/vm/compact_memory", "1")] {
-            std::fs::write(file, value).map_err(|error| Refusal::new(Kind::Internal, format!("write {file}: {error}")))?;
+            std::fs::write(file, value)
+                .map_err(|error| Refusal::new(Kind::Internal, format!("write {file}: {error}")))?;
         }
         Ok(())
     }

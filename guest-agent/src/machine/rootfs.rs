@@ -72,7 +72,8 @@ pub(crate) async fn assemble(
             let keys = lower.iter().rev().map(|path| ("lowerdir+".to_owned(), Some(path.display().to_string())));
             let attributes = if wanted.writable { 0 } else { libc::MOUNT_ATTR_RDONLY };
             data.splice(0..0, keys);
-            new_filesystem("overlay", Some(Path::new("overlay")), &data, attributes).map_err(io("mount overlay on", &path))?
+            new_filesystem("overlay", Some(Path::new("overlay")), &data, attributes)
+                .map_err(io("mount overlay on", &path))?
         }
     };
     mount_at(root.as_fd(), &path)?;
@@ -106,7 +107,8 @@ async fn mount_upper(container: &str, bytes: u64) -> Result<[(String, Option<Str
     disk.await_capacity(bytes.max(1)).await?;
     // Without this, ext4 would fill in a sparse template's inode tables from a kernel thread.
     let data = [("noinit_itable".to_owned(), None)];
-    let upper = new_filesystem("ext4", Some(&disk.path()), &data, 0).map_err(io("mount upper disk (is it an ext4?)", disk.path()))?;
+    let upper = new_filesystem("ext4", Some(&disk.path()), &data, 0)
+        .map_err(io("mount upper disk (is it an ext4?)", disk.path()))?;
     mount_at(upper.as_fd(), Path::new(UPPER))?;
     std::fs::write(&owner, container).map_err(io("write", &owner))?;
     let directory = |name: &str| {

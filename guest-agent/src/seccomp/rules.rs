@@ -97,20 +97,25 @@ fn table(profile: &LinuxSeccomp, architecture: &Architecture) -> Result<Table, S
 /// rule could never compare the same argument with two values.
 fn alternatives(field: &str, entry: &LinuxSyscall) -> Result<Vec<Vec<Condition>>, SetupError> {
     let arguments = entry.args().as_deref().unwrap_or_default();
-    let conditions: Vec<Condition> = arguments.iter().map(|argument| condition(field, argument)).collect::<Result<_, _>>()?;
+    let conditions: Vec<Condition> =
+        arguments.iter().map(|argument| condition(field, argument)).collect::<Result<_, _>>()?;
     if conditions.is_empty() {
         return Ok(Vec::new());
     }
-    let repeated = conditions.iter().enumerate().any(|(index, condition)| {
-        conditions.iter().skip(index + 1).any(|other| other.argument == condition.argument)
-    });
+    let repeated = conditions
+        .iter()
+        .enumerate()
+        .any(|(index, condition)| conditions.iter().skip(index + 1).any(|other| other.argument == condition.argument));
     Ok(if repeated { conditions.into_iter().map(|condition| vec![condition]).collect() } else { vec![conditions] })
 }
 
 fn condition(field: &str, argument: &LinuxSeccompArg) -> Result<Condition, SetupError> {
     let index = u8::try_from(argument.index()).ok().filter(|index| usize::from(*index) < MAX_ARGUMENTS);
     let Some(index) = index else {
-        return Err(SetupError::spec(format!("{field}.args"), format_args!("argument {} doesn't exist", argument.index())));
+        return Err(SetupError::spec(
+            format!("{field}.args"),
+            format_args!("argument {} doesn't exist", argument.index()),
+        ));
     };
     let (mask, test, value) = match argument.op() {
         LinuxSeccompOperator::ScmpCmpEq => (u64::MAX, Test::Equal, argument.value()),

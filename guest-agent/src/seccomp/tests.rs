@@ -128,9 +128,12 @@ fn masks_arguments_and_joins_conditions() {
 #[test]
 fn long_profiles_keep_every_jump_right() {
     let names: Vec<&str> = syscalls::x86_64::Sysno::iter().map(|number| number.name()).collect();
-    let entries: Vec<_> = names.iter().enumerate().filter(|(index, _)| index % 2 == 0).map(|(index, name)| {
-        json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": index % 100 + 2})
-    }).collect();
+    let entries: Vec<_> = names
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| index % 2 == 0)
+        .map(|(index, name)| json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": index % 100 + 2}))
+        .collect();
     let filter = compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": entries}));
     for (index, name) in names.iter().enumerate() {
         let expected = if index % 2 == 0 { errno((index % 100 + 2) as i32) } else { ALLOW };
@@ -140,7 +143,8 @@ fn long_profiles_keep_every_jump_right() {
 
 #[test]
 fn refuses_what_needs_a_listener() {
-    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}]});
+    let profile =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}]});
     let error = Filter::compile(&serde_json::from_value(profile).unwrap()).map(drop).unwrap_err();
     assert!(error.to_string().starts_with("linux.seccomp.syscalls[0].action:"), "{error}");
 }

@@ -37,7 +37,10 @@ impl<G: Guest> Server<G> {
             }
             Err(refusal) => {
                 self.zygote.forget(id).await;
-                for result in [cgroup.remove().await.map_err(|error| error.to_string()), self.dismantle(id).map_err(|refusal| refusal.message)] {
+                for result in [
+                    cgroup.remove().await.map_err(|error| error.to_string()),
+                    self.dismantle(id).map_err(|refusal| refusal.message),
+                ] {
                     if let Err(error) = result {
                         eprintln!("agent: clean up after a container that wasn't made: {error}");
                     }
@@ -49,8 +52,7 @@ impl<G: Guest> Server<G> {
 
     /// Makes a further process of a container.
     pub(super) async fn make_process(&self, request: &CreateProcessRequest) -> Result<i32, Refusal> {
-        let (reservation, container) =
-            self.containers.reserve_process(&request.container_id, &request.exec_id)?;
+        let (reservation, container) = self.containers.reserve_process(&request.container_id, &request.exec_id)?;
         if container.first.exit().is_some() || container.first.is_created().await {
             let message = format!("container {:?} isn't running", request.container_id);
             return Err(Refusal::new(Kind::FailedPrecondition, message));
@@ -64,11 +66,7 @@ impl<G: Guest> Server<G> {
         Ok(pid)
     }
 
-    async fn try_make_container(
-        &self,
-        request: &CreateContainerRequest,
-        cgroup: &Cgroup,
-    ) -> Result<Process, Refusal> {
+    async fn try_make_container(&self, request: &CreateContainerRequest, cgroup: &Cgroup) -> Result<Process, Refusal> {
         let id = request.container_id.as_str();
         let stdio = request.stdio.as_ref().unwrap_or_default();
         let rootfs = request.rootfs.as_ref().unwrap_or_default();
@@ -125,9 +123,8 @@ impl<G: Guest> Server<G> {
     pub(super) fn dismantle(&self, container: &str) -> Result<(), Refusal> {
         self.guest.dismantle(container)?;
         let directory = self.places.files.join(container);
-        files::remove(&directory).map_err(|error| {
-            Refusal::new(Kind::Internal, format!("remove {}: {error}", directory.display()))
-        })
+        files::remove(&directory)
+            .map_err(|error| Refusal::new(Kind::Internal, format!("remove {}: {error}", directory.display())))
     }
 }
 

@@ -21,12 +21,16 @@ pub(super) fn keep(directory: &Path, files: &[File]) -> Result<Vec<InjectedFile>
     if files.len() > MAX_FILES {
         return Err(Refusal::new(Kind::InvalidArgument, format!("files: at most {MAX_FILES}")));
     }
-    let failed = |error: io::Error| Refusal::new(Kind::Internal, format!("keep files in {}: {error}", directory.display()));
+    let failed =
+        |error: io::Error| Refusal::new(Kind::Internal, format!("keep files in {}: {error}", directory.display()));
     fs::create_dir_all(directory).map_err(failed)?;
     let keep_one = |(index, file): (usize, &File)| {
         let target = PathBuf::from(&file.path);
         if !target.is_absolute() || target.file_name().is_none() {
-            return Err(Refusal::new(Kind::InvalidArgument, format!("files[{index}].path: {:?} names no file", file.path)));
+            return Err(Refusal::new(
+                Kind::InvalidArgument,
+                format!("files[{index}].path: {:?} names no file", file.path),
+            ));
         }
         let source = directory.join(index.to_string());
         write(&source, file).map_err(failed)?;

@@ -46,7 +46,11 @@ impl Process {
         match hear(&control).await? {
             // The socket closed at execve.
             None => Ok(()),
-            Some((Progress::Failed(refusal), _)) => Err(refusal),
+            Some((Progress::Failed(refusal), _)) => {
+                // It ends with its report; whoever deletes it next must not find it running.
+                self.wait().await?;
+                Err(refusal)
+            }
             Some((Progress::Ready, _)) => Err(Refusal::new(Kind::Internal, "the process reported twice")),
         }
     }

@@ -110,7 +110,11 @@ impl<G: Guest> Agent for Server<G> {
         })
     }
 
-    async fn create_container(&self, _: &TtrpcContext, request: CreateContainerRequest) -> ttrpc::Result<ProcessCreated> {
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> ttrpc::Result<ProcessCreated> {
         self.require_resumed()?;
         Ok(created(self.make_container(&request).await?))
     }

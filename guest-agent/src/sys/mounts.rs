@@ -13,7 +13,11 @@ pub(crate) struct MountAttributes {
 }
 
 /// Changes the mount that `mount` is the root of, and with `recursive` every mount below it.
-pub(crate) fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: MountAttributes, recursive: bool) -> io::Result<()> {
+pub(crate) fn set_mount_attributes(
+    mount: BorrowedFd<'_>,
+    attributes: MountAttributes,
+    recursive: bool,
+) -> io::Result<()> {
     let argument = libc::mount_attr {
         attr_set: attributes.set,
         attr_clr: attributes.clear,

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use tokio::sync::Mutex;
 
-use super::message::{Reply, Request};
 pub(crate) use super::message::{CreateOrder, JoinOrder};
+use super::message::{Reply, Request};
 use crate::descriptor::Descriptor;
 use crate::packet;
 use crate::refusal::{Kind, Refusal};
@@ -42,7 +42,8 @@ impl Zygote {
     }
 
     async fn ask(&self, request: &Request, body: &[u8], gifts: &[BorrowedFd<'_>]) -> Reply {
-        let lost = |error: io::Error| Refusal::new(Kind::Internal, format!("the agent's zygote doesn't answer: {error}"));
+        let lost =
+            |error: io::Error| Refusal::new(Kind::Internal, format!("the agent's zygote doesn't answer: {error}"));
         if body.len() > packet::MAX_PACKET_BYTES / 2 {
             return Err(Refusal::new(Kind::InvalidArgument, "the spec is too large"));
         }

@@ -121,7 +121,8 @@ impl Containers {
             PidNamespace::Same => return clone_sibling(request).step("make", "process"),
             PidNamespace::At(path) => {
                 let handle = File::open(path).on("open namespace", path)?;
-                move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::ProcessID)).on("join namespace", path)?;
+                move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::ProcessID))
+                    .on("join namespace", path)?;
             }
             PidNamespace::Of(leader) => move_into_thread_name_spaces(*leader, ThreadNameSpaceType::PROCESS_ID)
                 .step("join", "the container's process ids")?,

@@ -194,10 +194,10 @@ cases! {
     async fn mounts_and_devices_are_there(trial) {
         trial.resume().await?;
         let script = "
-            cat /proc/kcore | wc -c; echo 1 2>/dev/null >/proc/sys/kernel/domainname || echo proc-ro
+            cat /proc/keys | wc -c; echo 1 2>/dev/null >/proc/sys/kernel/domainname || echo proc-ro
             touch /sys/x 2>/dev/null || echo sys-ro
             for f in null zero full random urandom tty; do test -c /dev/$f || echo no $f; done
-            readlink /dev/fd /dev/stdin /dev/ptmx; echo x >/dev/null && echo null-ok
+            for f in fd stdin ptmx; do readlink /dev/$f; done; echo x >/dev/null && echo null-ok
             stat -c %a /dev/shm /dev; ls /proc | grep -c '^[0-9]'; cat /sys/fs/cgroup/cgroup.procs | head -1; cat /proc/self/cgroup | grep '^0:'";
         let outcome = trial.run("a", &spec(&shell(script))).await?;
         let lines: Vec<&str> = outcome.stdout.lines().map(str::trim).collect();

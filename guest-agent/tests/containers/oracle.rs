@@ -1,17 +1,18 @@
 //! `crun`, where it is installed, as the reference: the same spec must give the same process.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::trial::{Trial, shell, spec};
 
-/// What is compared: identity, privileges, limits, mounts, devices, environment.
+/// What is compared: identity, privileges, limits, mounts, devices, environment. Covers below `/proc` are left out:
+/// there runtimes differ in flags that make no difference.
 const SCRIPT: &str = "
     grep -E '^(Umask|Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp|SigBlk|SigIgn|SigCgt)' /proc/self/status
     cat /proc/self/limits; cat /proc/self/oom_score_adj; pwd; hostname
-    while read -r _ _ _ root target options rest; do echo \"$target $options ${rest#* - }\"; done </proc/self/mountinfo | sed 's/,size=[0-9]*k//g' | sort
+    while read -r _ _ _ root target options rest; do echo \"$target $options ${rest#* - }\"; done </proc/self/mountinfo | sed 's/,size=[0-9]*k//g' | grep -v '^/proc/' | sort
     ls -ln /dev | while read -r mode links owner group a b c d e name; do echo \"$mode $owner $group $name\"; done
     ls /proc/self/fd | wc -l; cat /proc/self/cmdline | wc -c; env | sort";
 
@@ -42,7 +43,8 @@ fn variants() -> Vec<(&'static str, Value)> {
     let mut user = plain.clone();
     user["process"]["user"] = json!({"uid": 33, "gid": 33, "umask": 0o077, "additionalGids": [50]});
     user["process"]["noNewPrivileges"] = json!(false);
-    user["process"]["capabilities"] = json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"]});
+    user["process"]["capabilities"] =
+        json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"]});
     user["root"]["readonly"] = json!(true);
     let mut variants = vec![("plain", plain), ("user", user)];
     for (_, spec) in &mut variants {
@@ -66,7 +68,8 @@ fn crun(trial: &Trial, spec: &Value) -> Result<String> {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec crun \"$@\"", "crun"]);
     command.arg("--root").arg(bundle.path().join("state")).args(["--cgroup-manager=disabled", "run", "--bundle"]);
-    let output = command.arg(bundle.path()).arg("oracle").output().context("run crun")?;
+    // With nothing as its input it would hand the container's own `/dev/null` to the user.
+    let output = command.arg(bundle.path()).arg("oracle").stdin(Stdio::piped()).output().context("run crun")?;
     ensure!(output.status.success(), "crun: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
 }

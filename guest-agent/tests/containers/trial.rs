@@ -23,8 +23,8 @@ pub(crate) const AGENT: &str = "--agent";
 
 const BUSYBOX: &str = "/usr/bin/busybox";
 const PROGRAMS: [&str; 18] = [
-    "sh", "cat", "echo", "sleep", "id", "ls", "mount", "hostname", "true", "stty", "ps", "grep", "head", "touch", "readlink",
-    "stat", "sysctl", "wc",
+    "sh", "cat", "echo", "sleep", "id", "ls", "mount", "hostname", "true", "stty", "ps", "grep", "head", "touch",
+    "readlink", "stat", "sysctl", "wc",
 ];
 
 /// Why this machine can't run containers, if it can't.
@@ -128,7 +128,13 @@ impl Trial {
         Ok((token, stream))
     }
 
-    pub(crate) async fn create(&self, id: &str, spec: &Value, stdio: Stdio, files: Vec<File>) -> Result<u32, ttrpc::Error> {
+    pub(crate) async fn create(
+        &self,
+        id: &str,
+        spec: &Value,
+        stdio: Stdio,
+        files: Vec<File>,
+    ) -> Result<u32, ttrpc::Error> {
         let request = CreateContainerRequest {
             container_id: id.to_owned(),
             spec: spec.to_string().into_bytes(),
@@ -139,7 +145,13 @@ impl Trial {
         self.agent.create_container(context(), &request).await.map(|created| created.pid)
     }
 
-    pub(crate) async fn create_further(&self, id: &str, name: &str, process: &Value, stdio: Stdio) -> Result<u32, ttrpc::Error> {
+    pub(crate) async fn create_further(
+        &self,
+        id: &str,
+        name: &str,
+        process: &Value,
+        stdio: Stdio,
+    ) -> Result<u32, ttrpc::Error> {
         let request = CreateProcessRequest {
             container_id: id.to_owned(),
             exec_id: name.to_owned(),
@@ -253,7 +265,8 @@ pub(crate) fn spec(args: &[&str]) -> Value {
 
 /// The `process` object for `args`.
 pub(crate) fn process(args: &[&str]) -> Value {
-    let capabilities = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE"];
+    let capabilities =
+        ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_NET_BIND_SERVICE"];
     json!({
         "args": args,
         "env": ["PATH=/bin:/usr/bin", "MARK=here"],
@@ -275,7 +288,10 @@ fn named(id: &str, name: &str) -> ProcessRequest {
 }
 
 fn cgroup_mount() -> Option<PathBuf> {
-    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from).into_iter().find(|path| path.join("cgroup.controllers").exists())
+    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.join("cgroup.controllers").exists())
 }
 
 fn make_rootfs(root: &Path) -> Result<()> {
