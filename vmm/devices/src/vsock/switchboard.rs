@@ -46,9 +46,12 @@ impl Switchboard {
         self.next_port
     }
 
-    /// The guest is gone, and with it all connections.
+    /// The guest is gone, and with it all connections that it had heard of. Those that wait for a guest to listen wait
+    /// on: every driver resets the device when it begins.
     pub(super) fn reset(&mut self) {
-        *self = Self::new(false, self.next_port);
+        let mut waiting = std::mem::take(&mut self.connections);
+        waiting.retain(|_, connection| connection.phase == Phase::Waiting);
+        *self = Self { connections: waiting, ..Self::new(false, self.next_port) };
     }
 
     /// Adds a connection, asking the guest when it is ready.

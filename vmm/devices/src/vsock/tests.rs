@@ -39,6 +39,11 @@ impl Guest {
     fn new() -> Self {
         let ram = ram();
         let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
+        Self::drive(ram, set)
+    }
+
+    /// Begins to drive a device, which resets it first.
+    fn drive(ram: GuestRam, set: DeviceSet) -> Self {
         let [rx, tx] = [0x1000, 0x8000].map(|base| DriverQueue::new(&ram, base, 128));
         let event = DriverQueue::new(&ram, 0x1_0000, 16);
         bring_up(&set, VSOCK_SLOT, &[&rx, &tx, &event]);
@@ -191,6 +196,19 @@ fn a_connection_waits_for_the_knock() {
     guest.send(Header::control(Operation::Request, READY_PORT, 5000), &[]);
     assert_eq!(guest.receive().0.operation, Operation::Reset);
     assert_eq!(guest.receive().0.operation, Operation::Request);
+}
+
+#[test]
+fn a_connection_made_before_the_driver_begins_outlives_its_reset() {
+    let ram = ram();
+    let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
+    let (_stream, theirs) = UnixStream::pair().unwrap();
+    set.connect(1024, theirs.into()).unwrap();
+    let mut guest = Guest::drive(ram, set);
+    guest.send(Header::control(Operation::Request, READY_PORT, 5000), &[]);
+    assert_eq!(guest.receive().0.operation, Operation::Reset);
+    let (request, _) = guest.receive();
+    assert_eq!((request.operation, request.guest_port), (Operation::Request, 1024));
 }
 
 #[test]
