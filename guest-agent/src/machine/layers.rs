@@ -48,7 +48,9 @@ impl Layers {
         let partition = disk.partition(number);
         add_partition(device.as_fd(), number, extent.0, extent.1).map_err(io("add partition", &partition))?;
         let path = Path::new(DIRECTORY).join(number.to_string());
-        let layer = new_filesystem("squashfs", Some(&partition), &[], libc::MOUNT_ATTR_RDONLY);
+        // The mount's attribute isn't enough: the kernel opens the disk as the file system itself asks for.
+        let read_only = [("ro".to_owned(), None)];
+        let layer = new_filesystem("squashfs", Some(&partition), &read_only, libc::MOUNT_ATTR_RDONLY);
         let layer = layer.map_err(io("mount layer (is it a squashfs?)", &partition))?;
         mount_at(layer.as_fd(), &path)?;
         self.mounted.insert(extent, path.clone());
