@@ -92,6 +92,8 @@ pub struct Vm {
 pub struct Baking {
     /// Whether VMs are restored at all and bakes made. Off, every start is a cold boot.
     pub enabled: bool,
+    /// Whether the daemon bakes the configured machine when it starts, rather than after the first cold start.
+    pub ahead: bool,
 }
 
 /// Writable layers.
@@ -145,7 +147,7 @@ impl Config {
                 cmdline: raw.text("vm.cmdline", DEFAULT_CMDLINE)?,
                 answer_within: Duration::from_secs(raw.number("vm.answer_within_seconds", 60, 1..=3600)?),
             },
-            bake: Baking { enabled: raw.switch("bake.enabled", true)? },
+            bake: Baking { enabled: raw.switch("bake.enabled", true)?, ahead: raw.switch("bake.ahead", true)? },
             upper: Upper { size: raw.size("upper.size", Bytes(8 << 30))? },
             log: Log { level: raw.text("log.level", "info")? },
             allowed_annotations: allowed_annotations(&mut raw, file)?,

@@ -42,6 +42,9 @@ esac
 # The disk was first filled by a boot that may have left these.
 rm -rf /etc/containerd /opt/supermachine
 mkdir -p /etc/containerd
+# Scenarios decide for themselves when a bake is made.
+mkdir -p /etc/supermachine
+printf "[bake]\nahead = false\n" >/etc/supermachine/config.toml
 sed "s/^version = .*/version = $format/" /job/host/containerd.toml >/etc/containerd/config.toml
 
 # As a person would install it, but for starting it: systemd does that below.

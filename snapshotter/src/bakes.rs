@@ -174,7 +174,9 @@ impl Bakes {
                 if let Err(error) = machine.store().draft() {
                     warn!(error = chain(&error), "the bake store can't be written");
                 }
-                if let Err(error) = self.request(0, 0).await {
+                if self.0.config.bake.ahead
+                    && let Err(error) = self.request(0, 0).await
+                {
                     error!(error = chain(&error), "the configured machine can't be baked");
                 }
             }

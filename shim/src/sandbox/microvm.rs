@@ -45,7 +45,8 @@ impl Launcher for MicroVms {
             &machine,
             supermachine::Launch {
                 state_dir: config.paths.sandbox(&launch.namespace, &launch.id),
-                hostname: "supermachine".to_owned(),
+                // A container without a host name of its own shows its host's, as under runc.
+                hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
                 layers: launch.root.layers,
                 upper: launch.root.upper,
                 network_namespace: launch.network_namespace,
