@@ -52,6 +52,21 @@ wait_for_bake() {
     done
 }
 
+every_layer_is_converted() {
+    local folder
+    for folder in /var/lib/supermachine/snapshotter/snapshots/*/; do
+        [ -e "$folder/layer.squashfs" ] || return 1
+    done
+}
+
+wait_for_layers() {
+    local deadline=$((SECONDS + 240))
+    until every_layer_is_converted; do
+        [ $SECONDS -lt $deadline ] || fail "the layers were not converted within 240 s"
+        sleep 0.2
+    done
+}
+
 assert_is_debian() { grep -q '^ID=debian' <<<"$output" || fail "this isn't /etc/os-release: $output"; }
 
 say "runc, on the host"
@@ -63,6 +78,7 @@ say "The image's layers become squashfs files (once per image)"
 digest=$(ctr images list name==docker.io/library/$image:latest | awk 'NR == 2 { print $3 }')
 SECONDS=0
 ctr snapshots --snapshotter supermachine unpack "$digest" >/dev/null || fail "cannot unpack the image"
+wait_for_layers
 echo "after $SECONDS s"
 
 say "Cold: no bake exists, so the microVM boots"

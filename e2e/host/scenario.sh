@@ -78,6 +78,20 @@ require_bake() {
     wait_until 180 a_bake_exists
 }
 
+# Usage: vmm_tests FILTER: those of the VMM's own tests whose names match, which
+# drive a VMM process without containerd; at least one must.
+vmm_tests() {
+    SUPERMACHINE_VMM=/opt/supermachine/bin/supermachine-vmm \
+        /job/bin/vmm-tests --ignored --nocapture --test-threads=1 "$1" | tee vmm-tests.log
+    ! grep -q '^running 0 tests' vmm-tests.log || fail "no test of the VMM is called $1"
+}
+
+# Usage: vmm_round_trip VCPUS ROUNDS: captures and restores a busy guest, again
+# and again; every loop on every vCPU must go on each time.
+vmm_round_trip() {
+    VCPUS=$1 ROUNDS=$2 vmm_tests a_busy_guest_goes_on
+}
+
 # What the shim logged about the starts since the scenario began, one per line.
 start_lines() {
     journalctl --no-pager --output=cat --unit=containerd --since="@$started_at" | grep -F 'spawn_to_answer_us' || true

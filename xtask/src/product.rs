@@ -1,10 +1,11 @@
 //! The product's binaries, guest kernel and initrd.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 
 use crate::paths;
@@ -16,6 +17,9 @@ pub(crate) const PROGRAMS: [&str; 3] =
 
 /// The program that runs scenarios inside the host.
 pub(crate) const RUNNER: &str = "scenario-runner";
+
+/// The VMM's tests that need a KVM, which scenarios run inside the host.
+const VMM_TESTS: &str = "vmm-tests";
 
 /// How the binaries are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -63,9 +67,34 @@ pub(crate) fn build(profile: Profile) -> anyhow::Result<Product> {
     Ok(Product { programs, shared: vec![kernel, initrd] })
 }
 
-/// Builds the product in this profile, or takes what lies around.
+/// Builds the product in this profile with all that tests it, or takes what lies around.
 pub(crate) fn obtain(profile: Option<Profile>) -> anyhow::Result<Product> {
-    profile.map_or_else(latest, build)
+    let Some(profile) = profile else { return latest() };
+    step("tests of the VMM", || build_vmm_tests(profile))?;
+    build(profile)
+}
+
+/// Builds the VMM's tests and gives them a name without cargo's hash.
+fn build_vmm_tests(profile: Profile) -> anyhow::Result<()> {
+    let mut cargo = Command::new(paths::cargo());
+    cargo.current_dir(paths::checkout()).args(["test", "--quiet", "--package", "supermachine-vmm", "--test", "kvm"]);
+    cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
+    let output = cargo.output().context("cannot run cargo")?;
+    ensure!(output.status.success(), "building the VMM's tests: {}", output.status);
+    let built = executable(&output.stdout).context("cargo named no test program")?;
+    let target = profile.folder().join(VMM_TESTS);
+    fs::copy(&built, &target).with_context(|| format!("cannot copy {built} to {}", target.display()))?;
+    Ok(())
+}
+
+/// The test program that cargo's messages, one JSON object a line, name.
+fn executable(messages: &[u8]) -> Option<String> {
+    let messages = messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let is_test = |message: &serde_json::Value| message["target"]["kind"][0] == "test";
+    messages.filter(is_test).find_map(|message| Some(message["executable"].as_str()?.to_owned()))
 }
 
 /// The newest product that lies around, whole or not; builds nothing.
@@ -89,7 +118,7 @@ fn latest() -> anyhow::Result<Product> {
 }
 
 fn programs_in(folder: &Path) -> Vec<PathBuf> {
-    let names = PROGRAMS.iter().chain([&RUNNER]);
+    let names = PROGRAMS.iter().chain([&RUNNER, &VMM_TESTS]);
     names.map(|name| folder.join(name)).filter(|path| path.exists()).collect()
 }
 
@@ -107,14 +136,15 @@ impl Product {
         }
         for file in &self.shared {
             let name = file.file_name().context("a file without a name")?;
-            std::fs::copy(file, share.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+            fs::copy(file, share.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
         }
         Ok(())
     }
 
     /// Fails when a part is absent.
     pub(crate) fn require_whole(&self) -> anyhow::Result<()> {
-        if self.shared.len() < 2 || self.programs.len() < PROGRAMS.len() {
+        let is_built = |name: &&str| self.programs.iter().any(|program| program.ends_with(name));
+        if self.shared.len() < 2 || !PROGRAMS.iter().all(is_built) {
             bail!("the product isn't built: run `cargo run -p xtask -- build`");
         }
         Ok(())

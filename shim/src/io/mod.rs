@@ -5,7 +5,7 @@ mod target;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use containerd_shim::io::{IoTasks, Stdio};
@@ -71,10 +71,13 @@ pub(crate) struct ProcessIo {
     fifos: IoTasks,
     /// Copies to anything else, and logging programs.
     others: Mutex<JoinSet<()>>,
+    /// Standard input before [`ProcessIo::open_stdin`]: its FIFO, and where it goes.
+    stdin: Mutex<Option<(String, UnixStream)>>,
 }
 
 impl ProcessIo {
-    /// Opens what `stdio` names and a stream into the VM for each part, and starts to copy. Returns the streams' tokens.
+    /// Opens the outputs that `stdio` names and a stream into the VM for each part, and starts to copy. Returns the
+    /// streams' tokens.
     pub(crate) async fn connect(
         &self,
         stdio: &Stdio,
@@ -85,7 +88,7 @@ impl ProcessIo {
         if !stdio.stdin.is_empty() {
             let stream = sandbox.open_stream().await?;
             tokens.stdin = stream.token;
-            self.fifos.copy_from_fifo(&stdio.stdin, stream.socket).map_err(|source| fifo(&stdio.stdin, source))?;
+            *self.lock_stdin() = Some((stdio.stdin.clone(), stream.socket));
         }
         // A terminal has one output.
         let stderr = if stdio.terminal { "" } else { stdio.stderr.as_str() };
@@ -137,7 +140,18 @@ impl ProcessIo {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.others.lock().unwrap_or_else(std::sync::PoisonError::into_inner).spawn(task);
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
+
+    /// Starts to copy standard input. Only once the process is started: clients send CloseIO as soon as the FIFO has
+    /// taken their last byte, and containerd refuses that, for good, until it knows the task.
+    pub(crate) fn open_stdin(&self) -> Result<(), StdioError> {
+        let Some((path, stream)) = self.lock_stdin().take() else { return Ok(()) };
+        self.fifos.copy_from_fifo(&path, stream).map_err(|source| fifo(&path, source))
+    }
+
+    fn lock_stdin(&self) -> MutexGuard<'_, Option<(String, UnixStream)>> {
+        self.stdin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// CloseIO: the process sees end of file once what containerd's writers left is read.
@@ -158,12 +172,13 @@ impl ProcessIo {
 
     /// Stops all copies at once, for a process that failed to start.
     pub(crate) async fn abort(&self) {
+        drop(self.lock_stdin().take());
         let mut others = self.take_others();
         tokio::join!(self.fifos.abort(), others.shutdown());
     }
 
     fn take_others(&self) -> JoinSet<()> {
-        std::mem::take(&mut self.others.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        std::mem::take(&mut self.others.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

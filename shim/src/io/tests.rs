@@ -66,6 +66,7 @@ async fn fifos_carry_both_ways_and_end_with_the_process() {
     let (mut stdin, mut stdout) = (guests.recv().await.unwrap(), guests.recv().await.unwrap());
 
     let mut reader = pipe::OpenOptions::new().open_receiver(&stdio.stdout).unwrap();
+    io.open_stdin().unwrap();
     let mut writer = pipe::OpenOptions::new().open_sender(&stdio.stdin).unwrap();
     writer.write_all(b"question").await.unwrap();
     drop(writer);

@@ -111,6 +111,7 @@ impl Service {
 }
 
 async fn execute(container: &Container, process: &Process) -> Result<(), ServiceError> {
+    process.io.open_stdin()?;
     let call = ProcessRequest {
         container_id: container.identity.id.clone(),
         exec_id: process.exec_id().to_owned(),

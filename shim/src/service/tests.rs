@@ -197,8 +197,11 @@ async fn stdin_reaches_stdout_and_close_io_ends_it() {
     let (stdin, stdout) = (bench.fifo("in"), bench.fifo("out"));
     bench.create(&["cat"], &stdin, &stdout).await.unwrap();
     let mut reader = pipe::OpenOptions::new().open_receiver(&stdout).unwrap();
-    let mut writer = pipe::OpenOptions::new().open_sender(&stdin).unwrap();
+    // Until the task is known to containerd, no byte may be taken: a client's CloseIO would come too early.
+    let early = pipe::OpenOptions::new().open_sender(&stdin).unwrap_err();
+    assert_eq!(early.raw_os_error(), Some(nix::libc::ENXIO));
     bench.start("").await.unwrap();
+    let mut writer = pipe::OpenOptions::new().open_sender(&stdin).unwrap();
     let sent = vec![b'x'; 1 << 20];
     let (read, write) = (
         async {

@@ -1,0 +1,12 @@
+# limit: 240
+# 20 MiB through standard input and back come out exact, and so do 8 MiB that a
+# process leaves behind as it ends.
+head -c 20971520 /dev/urandom >sent
+nerdctl_run --rm -i busybox cat <sent >received
+cmp sent received || fail "sent and received differ"
+
+burst='yes 0123456789abcdef | head -c 8388608; exit 5'
+status=0
+nerdctl_run --rm busybox sh -c "$burst" >received || status=$?
+assert_eq 5 $status 'exit status'
+sh -c "${burst%;*}" | cmp - received || fail "the burst differs"

@@ -1,0 +1,2 @@
+# A running VMM sees nothing of its host and has no privileges.
+vmm_tests jail::

@@ -1,0 +1,3 @@
+# limit: 1500
+# A busy guest on 4 vCPUs goes on after each of 100 captures and restores.
+vmm_round_trip 4 100
