@@ -102,16 +102,17 @@ fn add_mounts(found: &mut BTreeSet<String>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Files of running containers. Caches of the daemon (what was verified, what
-/// was digested) may grow, and so are not looked into.
+/// Files of running containers. What the machine remembers (what was verified and
+/// digested, which processor it has) and the daemon's bakes may grow, and so are
+/// not looked into.
 fn add_files(found: &mut BTreeSet<String>, folder: &Path, depth: u8) {
     const DEEPEST: u8 = 3;
-    const CACHES: [&str; 2] = ["verified", "digests"];
+    const MEMORIES: [&str; 4] = ["verified", "digests", "machine", "bake"];
     // Folders of folders, made with the first container and kept.
     const SHELVES: [&str; 2] = ["default", "vm"];
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
-        if CACHES.iter().any(|name| entry.file_name() == *name) {
+        if MEMORIES.iter().any(|name| entry.file_name() == *name) {
             continue;
         }
         if !SHELVES.iter().any(|name| entry.file_name() == *name) {

@@ -1,8 +1,8 @@
 //! The agent: process 1 of every guest. It makes containers, carries their streams, and tells of their exits.
 //!
-//! Two processes. The **agent** ([`server`]) answers the host and reaps; it has one thread and an asynchronous runtime.
-//! The **zygote** ([`zygote`]) was forked before that runtime existed and makes every container process
-//! ([`container`]), because only a process with one thread and no locks may be duplicated and go on.
+//! Two processes. The **agent** (`server`) answers the host and reaps; it has one thread and an asynchronous runtime.
+//! The **zygote** (`zygote`) was forked before that runtime existed and makes every container process
+//! (`container`), because only a process with one thread and no locks may be duplicated and go on.
 #![deny(unsafe_code)]
 
 mod boot;

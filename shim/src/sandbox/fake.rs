@@ -207,10 +207,13 @@ impl Sandbox for FakeSandbox {
     }
 }
 
+/// What was asked for, and the fake that was handed out.
+type Launched = (Launch, Arc<FakeSandbox>);
+
 /// Hands out one fake VM after another, and remembers them.
 #[derive(Clone, Default)]
 pub(crate) struct FakeLauncher {
-    pub(crate) launched: Arc<Mutex<Vec<(Launch, Arc<FakeSandbox>)>>>,
+    pub(crate) launched: Arc<Mutex<Vec<Launched>>>,
 }
 
 #[async_trait::async_trait]
