@@ -11,8 +11,8 @@ go_needed=1.26.8
 packages=(
     # cargo, the guest agent and the guest kernel
     gcc libc6-dev binutils make git pkg-config protobuf-compiler libseccomp-dev libcap-ng-dev ca-certificates cpio
-    # layers, in tests
-    squashfs-tools squashfs-tools-ng
+    # layers, and what our containers are compared with, in tests
+    squashfs-tools squashfs-tools-ng crun
     # the emulated host and its images
     qemu-system-x86 qemu-utils mmdebstrap e2fsprogs umoci busybox-static jq zstd util-linux
 )
