@@ -28,7 +28,7 @@ done
 
 binaries='containerd-shim-supermachine-v2 supermachine-vmm supermachine-snapshotter'
 for binary in $binaries; do
-    [ -x "$bin/$binary" ] || fail "no $binary in '$bin': build it first, for example with make build"
+    [ -x "$bin/$binary" ] || fail "no $binary in '$bin': build it first (cargo run --package xtask -- build)"
 done
 [ -f "$kernel" ] || fail "no guest kernel at '$kernel': build it first (kernel/build.sh)"
 [ -f "$initrd" ] || fail "no initial ramdisk at '$initrd': build it first"
