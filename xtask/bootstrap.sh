@@ -50,7 +50,8 @@ add_backports() {
     [ -n "$site" ] || die "apt has no source for $codename to derive that of its backports from"
     {
         printf 'Types: deb\nURIs: %s\nSuites: %s-backports\nComponents: main\n' "$site" "$codename"
-        [ -z "$keyring" ] || printf 'Signed-By: %s\n' "$keyring"
+        # A source without a keyring of its own leaves the placeholder as it is.
+        case $keyring in /*) printf 'Signed-By: %s\n' "$keyring" ;; esac
     } >/etc/apt/sources.list.d/supermachine-backports.sources
     apt-get update -qq
 }
