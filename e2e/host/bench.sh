@@ -7,9 +7,12 @@ clock=$1
 runs=$2
 image=docker.io/library/debian:latest
 ours=(--snapshotter supermachine --runtime io.containerd.supermachine.v2)
-bakes=/var/lib/supermachine/bakes
 cold_runs=3
 number=0
+starts=0
+
+fail() { echo "FAILED: $*" && exit 1; }
+. "$(dirname "$0")/readiness.sh"
 
 # Usage: run_once OPTION...; prints the microseconds that the command took.
 run_once() {
@@ -20,26 +23,20 @@ run_once() {
     echo $((${end/./} - ${start/./}))
 }
 
-# The shim's newest line about a start, split in fields.
-newest_start() { journalctl --no-pager --output=cat --unit=containerd | grep -F spawn_to_answer_us | tail -n 1; }
+start_lines() { journalctl --no-pager --output=cat --unit=containerd | grep -F spawn_to_answer_us || true; }
+a_start_was_logged() { [ "$(start_lines | wc -l)" -gt $starts ]; }
 mode_of() { sed -E 's/.*mode="?([^" ]+)"?.*/\1/'; }
 answer_of() { sed -E 's/.*spawn_to_answer_us=([0-9]+).*/\1/'; }
 
 # Usage: ours_once MODE TOTALS ANSWERS; appends a start in that mode to two files.
 ours_once() {
     local mode
+    starts=$(start_lines | wc -l)
     run_once "${ours[@]}" >>"$2"
-    mode=$(newest_start | mode_of)
-    case $mode in "$1"*) ;; *) echo "expected a start that is $1, got $mode" && exit 1 ;; esac
-    newest_start | answer_of >>"$3"
-}
-
-wait_for_bake() {
-    local deadline=$((SECONDS + 900))
-    until compgen -G "$bakes/*/manifest" >/dev/null; do
-        [ $SECONDS -lt $deadline ] || { echo "no bake within 900 s" && exit 1; }
-        sleep 0.2
-    done
+    wait_for 60 'the log line of a start' a_start_was_logged
+    mode=$(start_lines | tail -n 1 | mode_of)
+    case $mode in "$1"*) ;; *) fail "expected a start that is $1, got $mode" ;; esac
+    start_lines | tail -n 1 | answer_of >>"$3"
 }
 
 median() { sort -n "$1" | awk '{ value[NR] = $1 } END { printf "%.1f", value[int((NR + 1) / 2)] / 1000 }'; }
@@ -47,8 +44,7 @@ ratio() { awk "BEGIN { printf \"%.2f\", $1 / $2 }"; }
 at_most() { awk "BEGIN { exit !($1 <= $2) }"; }
 
 cd "$(mktemp -d)"
-digest=$(ctr images list name==$image | awk 'NR == 2 { print $3 }')
-ctr snapshots --snapshotter supermachine unpack "$digest" >/dev/null
+unpack $image
 run_once >/dev/null # the first start of each kind reads its programs from the disk
 
 for ((i = 0; i < cold_runs; i++)); do

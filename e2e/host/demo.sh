@@ -4,7 +4,7 @@ set -euo pipefail
 
 image=debian
 ours=(--net none --snapshotter supermachine --runtime io.containerd.supermachine.v2)
-bakes=/var/lib/supermachine/bakes
+. "$(dirname "$0")/readiness.sh"
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '$ %s\n' "$*"; }
@@ -42,31 +42,6 @@ read_start_line() {
         awk '{ printf "%.1f", $1 / 1000 }')
 }
 
-a_bake_exists() { compgen -G "$bakes/*/manifest" >/dev/null; }
-
-wait_for_bake() {
-    local deadline=$((SECONDS + 240))
-    until a_bake_exists; do
-        [ $SECONDS -lt $deadline ] || fail "no bake within 240 s"
-        sleep 0.2
-    done
-}
-
-every_layer_is_converted() {
-    local folder
-    for folder in /var/lib/supermachine/snapshotter/snapshots/*/; do
-        [ -e "$folder/layer.squashfs" ] || return 1
-    done
-}
-
-wait_for_layers() {
-    local deadline=$((SECONDS + 240))
-    until every_layer_is_converted; do
-        [ $SECONDS -lt $deadline ] || fail "the layers were not converted within 240 s"
-        sleep 0.2
-    done
-}
-
 assert_is_debian() { grep -q '^ID=debian' <<<"$output" || fail "this isn't /etc/os-release: $output"; }
 
 say "runc, on the host"
@@ -75,10 +50,8 @@ assert_is_debian
 runc_ms=$first_byte_ms
 
 say "The image's layers become squashfs files (once per image)"
-digest=$(ctr images list name==docker.io/library/$image:latest | awk 'NR == 2 { print $3 }')
 SECONDS=0
-ctr snapshots --snapshotter supermachine unpack "$digest" >/dev/null || fail "cannot unpack the image"
-wait_for_layers
+unpack docker.io/library/$image:latest
 echo "after $SECONDS s"
 
 say "Cold: no bake exists, so the microVM boots"

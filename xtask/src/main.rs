@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::accelerator::Accelerator;
 use crate::job::{Flavour, Job};
 use crate::machine::{Host, Task};
 use crate::product::Profile;
@@ -89,6 +90,9 @@ struct HostOptions {
     /// The host's memory in MiB.
     #[arg(long, default_value_t = 3072)]
     memory: u32,
+    /// Gives the host a clock that counts instructions, 2 ns each.
+    #[arg(long)]
+    counted: bool,
     /// Seconds after which the host is switched off.
     #[arg(long, default_value_t = 600)]
     time_limit: u64,
@@ -126,12 +130,21 @@ fn host_job(options: &HostOptions) -> anyhow::Result<Job> {
     Job::new(options.flavour, &product)
 }
 
+fn host<'a>(options: &HostOptions, parts: &machine::Parts, job: &'a Job) -> anyhow::Result<Host<'a>> {
+    let disk = parts.ready_disk(options.flavour)?;
+    let mut host =
+        Host { memory_mib: options.memory, shared: options.share.clone(), ..Host::new(parts, disk, job) };
+    if options.counted {
+        host.accelerator = Accelerator::CountedEmulation;
+    }
+    Ok(host)
+}
+
 fn host_run(options: &HostOptions, command: &str) -> anyhow::Result<ExitCode> {
     let parts = machine::Parts::build()?;
-    let disk = parts.ready_disk(options.flavour)?;
     let job = host_job(options)?;
     job.write("run", command)?;
-    let host = Host { memory_mib: options.memory, shared: options.share.clone(), ..Host::new(&parts, disk, &job) };
+    let host = host(options, &parts, &job)?;
     let ending = host.run(Task::Job, Duration::from_secs(options.time_limit), |line| {
         use std::io::Write;
         let mut stdout = std::io::stdout().lock();
@@ -142,10 +155,9 @@ fn host_run(options: &HostOptions, command: &str) -> anyhow::Result<ExitCode> {
 
 fn host_shell(options: &HostOptions) -> anyhow::Result<ExitCode> {
     let parts = machine::Parts::build()?;
-    let disk = parts.ready_disk(options.flavour)?;
     let job = host_job(options)?;
     println!("Booting; `exit` switches the host off, Ctrl-A X kills it.");
-    let host = Host { memory_mib: options.memory, shared: options.share.clone(), ..Host::new(&parts, disk, &job) };
+    let host = host(options, &parts, &job)?;
     host.run(Task::Shell, Duration::MAX, |_| Ok(()))?;
     Ok(ExitCode::SUCCESS)
 }

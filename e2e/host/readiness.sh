@@ -1,0 +1,33 @@
+# Sourced by what measures or shows starts: waits for what a start builds on. The
+# sourcing script defines `fail`, which prints a message and exits.
+bakes=/var/lib/supermachine/bakes
+
+# Usage: wait_for SECONDS WHAT COMMAND...
+wait_for() {
+    local deadline=$((SECONDS + $1)) limit=$1 what=$2
+    shift 2
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || fail "$what: not within $limit s"
+        sleep 0.2
+    done
+}
+
+a_bake_exists() { compgen -G "$bakes/*/manifest" >/dev/null; }
+
+# Usage: unpack IMAGE; for our snapshotter, and returns once its layers are
+# squashfs files. The option belongs behind `unpack`: before it, it has no effect.
+unpack() {
+    local digest
+    digest=$(ctr images list "name==$1" | awk 'NR == 2 { print $3 }')
+    ctr snapshots unpack --snapshotter supermachine "$digest" >/dev/null || fail "cannot unpack $1"
+    wait_for 900 "the layers' conversion" every_layer_is_converted
+}
+
+every_layer_is_converted() {
+    local folder
+    for folder in /var/lib/supermachine/snapshotter/snapshots/*/; do
+        [ -e "$folder/layer.squashfs" ] || return 1
+    done
+}
+
+wait_for_bake() { wait_for 900 'the bake' a_bake_exists; }
