@@ -132,8 +132,7 @@ fn host_job(options: &HostOptions) -> anyhow::Result<Job> {
 
 fn host<'a>(options: &HostOptions, parts: &machine::Parts, job: &'a Job) -> anyhow::Result<Host<'a>> {
     let disk = parts.ready_disk(options.flavour)?;
-    let mut host =
-        Host { memory_mib: options.memory, shared: options.share.clone(), ..Host::new(parts, disk, job) };
+    let mut host = Host { memory_mib: options.memory, shared: options.share.clone(), ..Host::new(parts, disk, job) };
     if options.counted {
         host.accelerator = Accelerator::CountedEmulation;
     }
