@@ -10,6 +10,7 @@ use vmm_api::{FailureKind, MemoryExtent};
 use crate::arch::{StateError, VcpuState, VmState};
 use crate::machine::Running;
 use crate::memory::{self, PageMap};
+use crate::outcome::Outcome;
 use crate::state::{MachineState, StateFileError};
 
 /// How long closed connections may take to disappear: the guest answers within microseconds when it runs.
@@ -24,6 +25,12 @@ pub enum CaptureError {
     Connected {
         /// How many.
         open: usize,
+    },
+    /// The guest ended before it could be captured.
+    #[error("the guest ended by itself: {how}")]
+    Ended {
+        /// How.
+        how: String,
     },
     /// The vCPUs did not stop.
     #[error("the vCPUs can't be stopped")]
@@ -46,7 +53,7 @@ impl CaptureError {
     /// The kind of failure that the caller is told.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Connected { .. } | Self::Device(_) => FailureKind::Invalid,
+            Self::Connected { .. } | Self::Ended { .. } | Self::Device(_) => FailureKind::Invalid,
             Self::Processor(_) => FailureKind::Kvm,
             Self::Stop(_) | Self::Memory(_) | Self::State(_) => FailureKind::Io,
         }
@@ -78,7 +85,10 @@ pub fn await_disconnected(devices: &DeviceSet) -> Result<(), CaptureError> {
 /// Stops the machine for good and writes its state and memory.
 pub fn capture(machine: Running, state: &mut File, memory: &mut File) -> Result<Captured, CaptureError> {
     let Running { kvm, vm, ram, vcpus, devices, ports, shape, .. } = machine;
-    let vcpus = vcpus.stop().map_err(CaptureError::Stop)?;
+    let vcpus = match vcpus.stop().map_err(CaptureError::Stop)? {
+        Ok(vcpus) => vcpus,
+        Err(end) => return Err(CaptureError::Ended { how: Outcome::Guest(end).to_string() }),
+    };
     devices.quiesce()?;
     let open = devices.open_connections();
     if open > 0 {

@@ -10,6 +10,7 @@ use vmm_api::{ControlError, ControlSocket, Failure, FailureKind, Fd, Packet, Rep
 use crate::capture;
 use crate::machine::{Running, StartError};
 use crate::outcome::{Outcome, chain};
+use crate::seccomp::{self, Role};
 use crate::timeline::Stopwatch;
 use crate::{boot, facts, restore};
 
@@ -47,6 +48,8 @@ fn start(control: &ControlSocket, stopwatch: Stopwatch) -> Result<Running, Outco
         return match started.and_then(crate::machine::Wired::run) {
             Ok(machine) => {
                 reply(control, &Reply::Running(machine.timeline))?;
+                // The caller has its answer: what is left to do costs the start no time.
+                seccomp::restrict_or_end(Role::Control);
                 Ok(machine)
             }
             Err(error) => Err(start_failed(control, &error)),

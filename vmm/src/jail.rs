@@ -10,17 +10,27 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space, set_capabilities, set_no_new_privs,
 };
 
+use crate::seccomp::{self, Role};
+
 /// The process could not be confined.
 #[derive(Debug, thiserror::Error)]
-#[error("can't {step}")]
-pub struct JailError {
-    step: &'static str,
-    #[source]
-    source: Errno,
+pub enum JailError {
+    /// A step failed.
+    #[error("can't {step}")]
+    Step {
+        /// Which.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// The kernel refused a filter.
+    #[error("can't restrict system calls; the kernel needs CONFIG_SECCOMP_FILTER")]
+    Filter(#[source] seccompiler::Error),
 }
 
 fn cannot(step: &'static str) -> impl FnOnce(Errno) -> JailError {
-    move |source| JailError { step, source }
+    move |source| JailError::Step { step, source }
 }
 
 /// Moves the process into a network namespace, so that hooks which look for the container's network through the
@@ -30,8 +40,8 @@ pub fn enter_network(namespace: &OwnedFd) -> Result<(), JailError> {
         .map_err(cannot("enter the network namespace"))
 }
 
-/// Gives up the view of the host's files, all capabilities and core dumps, for good. Before any thread is started,
-/// since each of these is a property of threads that new ones inherit. What was opened stays open.
+/// Gives up the view of the host's files, all capabilities, core dumps and most system calls, for good. Before any
+/// thread is started, since each of these is a property of threads that new ones inherit. What was opened stays open.
 ///
 /// Without root's rights there is nothing to give up, and the process goes on as it is.
 pub fn lock_down() -> Result<(), JailError> {
@@ -45,14 +55,15 @@ pub fn lock_down() -> Result<(), JailError> {
     set_no_new_privs(true).map_err(cannot("forbid new privileges"))?;
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-        .map_err(cannot("drop capabilities"))
+        .map_err(cannot("drop capabilities"))?;
+    seccomp::restrict(Role::Start).map_err(JailError::Filter)
 }
 
 /// Changes the process's root to an empty read-only file system, in a mount namespace that holds nothing else.
 fn leave_host_files() -> Result<(), JailError> {
     let step = "change to an empty root directory";
     unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|error| JailError { step, source: Errno::from_raw_os_error(error as i32) })?;
+        .map_err(|error| JailError::Step { step, source: Errno::from_raw_os_error(error as i32) })?;
     // All mounts, since what is unmounted below would otherwise be unmounted on the host too.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(cannot(step))?;

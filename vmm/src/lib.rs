@@ -16,6 +16,7 @@ pub mod machine;
 pub mod memory;
 pub mod outcome;
 pub mod restore;
+pub mod seccomp;
 pub mod state;
 pub mod timeline;
 pub mod vcpu;

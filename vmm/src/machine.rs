@@ -13,6 +13,7 @@ use crate::arch::{self, KernelError, Ports, StateError};
 use crate::jail::{self, JailError};
 use crate::kvm::{Kvm, KvmError, Vm};
 use crate::memory::{self, ExtentError, Extents, GuestRam, MemoryError};
+use crate::seccomp::{self, Role};
 use crate::state::StateFileError;
 use crate::timeline::Stopwatch;
 use crate::vcpu::Vcpus;
@@ -221,7 +222,7 @@ impl Wired {
     /// Lets devices and vCPUs go.
     pub fn run(self) -> Result<Running, StartError> {
         let Self { kvm, vm, ram, vcpus, devices, ports, shape, mut stopwatch } = self;
-        devices.start()?;
+        devices.start(|| seccomp::restrict_or_end(Role::Worker))?;
         let (devices, ports) = (Arc::new(devices), Arc::new(ports));
         let vcpus = Vcpus::start(vcpus, Arc::clone(&devices), Arc::clone(&ports)).map_err(StartError::Thread)?;
         stopwatch.timeline.running_us = stopwatch.elapsed_us();

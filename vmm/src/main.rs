@@ -9,7 +9,7 @@
 use std::ffi::{c_char, c_int};
 use std::os::fd::AsFd;
 
-use supermachine_vmm::outcome::Outcome;
+use supermachine_vmm::outcome::{Outcome, end_on_panic};
 use supermachine_vmm::timeline::Stopwatch;
 use supermachine_vmm::{control, kvm, memory};
 use vmm_api::ControlSocket;
@@ -20,6 +20,7 @@ extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
     let stopwatch = Stopwatch::new();
     kvm::ignore_broken_pipes();
     memory::share_one_heap();
+    end_on_panic();
     let outcome = match std::io::stdin().as_fd().try_clone_to_owned() {
         Ok(socket) => control::serve(&ControlSocket::from(socket), stopwatch),
         Err(error) => {

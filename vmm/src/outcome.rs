@@ -18,6 +18,13 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Says why, as the last words that callers look for, and ends the process with all its threads.
+    #[expect(clippy::exit, reason = "another thread than the one that started `main` can't return from it")]
+    pub fn end_process(&self) -> ! {
+        eprintln!("supermachine-vmm: {self}");
+        std::process::exit(self.code())
+    }
+
     /// The process's exit code.
     pub fn code(&self) -> i32 {
         match self {
@@ -43,6 +50,11 @@ impl std::fmt::Display for Outcome {
     }
 }
 
+/// Makes a panic in any thread the end of the process: a VM that lost one of its threads must not look alive.
+pub fn end_on_panic() {
+    std::panic::set_hook(Box::new(|panic| Outcome::Internal(panic.to_string().replace('\n', " ")).end_process()));
+}
+
 /// An error and its causes, outermost first, joined by `: `.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -53,4 +65,36 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const CHILD: &str = "OUTCOME_TEST_CHILD";
+
+    /// The test program runs this test again as a process of its own, which is the one that has to end.
+    #[test]
+    fn a_panic_in_any_thread_ends_the_process_and_says_why() {
+        if std::env::var_os(CHILD).is_some() {
+            end_on_panic();
+            let lost = std::thread::spawn(|| panic!("the ring is bent"));
+            // Never returns: joining a thread that panicked would, if nothing ended the process.
+            let joined = lost.join();
+            loop {
+                std::thread::park();
+                assert!(joined.is_err());
+            }
+        }
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "outcome::tests::a_panic_in_any_thread_ends_the_process_and_says_why", "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert_eq!(child.status.code(), Some(exit_code::INTERNAL));
+        let words = String::from_utf8_lossy(&child.stderr).into_owned();
+        assert!(words.contains("internal fault") && words.contains("the ring is bent"), "{words}");
+    }
 }

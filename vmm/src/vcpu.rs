@@ -13,6 +13,7 @@ use vmm_sys_util::signal::Killable;
 
 use crate::arch::Ports;
 use crate::kvm::{Kickable, install_kick_handler, kick_signal};
+use crate::seccomp::{self, Role};
 
 /// How a guest ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,37 +84,28 @@ impl Vcpus {
         self.shared.end().clone()
     }
 
-    /// Stops the vCPUs, with every port and memory access completed, and hands them back in order.
-    pub fn stop(self) -> io::Result<Vec<VcpuFd>> {
+    /// Stops the vCPUs, with every port and memory access completed, and hands them back in order. The guest may have
+    /// ended until then, and is no guest to go on with.
+    pub fn stop(self) -> io::Result<Result<Vec<VcpuFd>, GuestEnd>> {
         self.shared.stop.store(true, Ordering::SeqCst);
         for thread in &self.threads {
             thread.kill(kick_signal()).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         }
         let join =
             |thread: JoinHandle<VcpuFd>| thread.join().map_err(|_panic| io::Error::other("a vCPU thread panicked"));
-        self.threads.into_iter().map(join).collect()
+        let vcpus = self.threads.into_iter().map(join).collect::<io::Result<_>>()?;
+        let end = self.shared.end().take();
+        Ok(end.map_or(Ok(vcpus), Err))
     }
 }
 
 /// Runs a vCPU until it is told to stop or the guest ends.
 fn run(mut vcpu: VcpuFd, shared: &Shared) -> VcpuFd {
-    let guard = ReportPanic(shared);
+    seccomp::restrict_or_end(Role::Vcpu);
     if let Some(end) = run_until_stopped(&mut vcpu, shared) {
         shared.report(end);
     }
-    drop(guard);
     vcpu
-}
-
-/// Reports a panic of the thread that holds it: a VM that lost a vCPU must not look alive.
-struct ReportPanic<'a>(&'a Shared);
-
-impl Drop for ReportPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.report(GuestEnd::Fault("a vCPU thread panicked".into()));
-        }
-    }
 }
 
 fn run_until_stopped(vcpu: &mut VcpuFd, shared: &Shared) -> Option<GuestEnd> {

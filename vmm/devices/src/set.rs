@@ -130,13 +130,13 @@ impl DeviceSet {
     }
 
     /// Lets the workers process queues; they look at once at what the queues hold. Interrupts that a captured guest
-    /// hasn't acknowledged are raised again.
-    pub fn start(&self) -> Result<(), DeviceError> {
+    /// hasn't acknowledged are raised again. Each worker's thread calls `enter` before it looks at anything.
+    pub fn start(&self, enter: fn()) -> Result<(), DeviceError> {
         self.vsock.set_running(true);
         for slot in &self.slots {
             slot.device().rings().interrupt.raise_pending();
         }
-        self.workers.iter().try_for_each(Worker::start)
+        self.workers.iter().try_for_each(|worker| worker.start(enter))
     }
 
     /// A vCPU reads `data.len()` bytes at a guest physical address. What doesn't exist reads as zeros.

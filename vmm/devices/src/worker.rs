@@ -43,14 +43,17 @@ impl Worker {
         Ok(Self { name, poll, services, stop, thread: Mutex::new(None) })
     }
 
-    /// Starts the thread; no effect on a running one.
-    pub(crate) fn start(&self) -> Result<(), DeviceError> {
+    /// Starts the thread, which calls `enter` first; no effect on a running one.
+    pub(crate) fn start(&self, enter: fn()) -> Result<(), DeviceError> {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {
             let (poll, services) = (self.poll.clone(), self.services.clone());
             let spawned = std::thread::Builder::new()
                 .name(self.name.to_owned())
-                .spawn(move || run(&poll, &services))
+                .spawn(move || {
+                    enter();
+                    run(&poll, &services);
+                })
                 .map_err(|source| DeviceError::Host { resource: "a thread", source })?;
             *thread = Some(spawned);
         }

@@ -21,6 +21,9 @@ fn a_running_vmm_has_an_empty_root_and_no_privileges() {
             assert_eq!(line(set), "0000000000000000", "{task:?} {set}");
         }
         assert_eq!(line("NoNewPrivs:"), "1");
+        assert_eq!(line("Seccomp:"), "2", "{task:?} may make any system call");
+        // The process's filter, and the thread's own on top of it.
+        assert_eq!(line("Seccomp_filters:"), "2", "{task:?}");
     }
     // The host still has its mounts.
     assert!(std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count() > 1);

@@ -6,6 +6,7 @@
 
 mod boot;
 mod damage;
+mod ending;
 mod initrd;
 mod jail;
 mod round_trip;

@@ -7,12 +7,23 @@ use vmm_api::{Shape, exit_code};
 use crate::support::{Bake, Vmm};
 
 /// On each vCPU one loop that never sleeps and one that always does: lost registers stop the first, a lost timer the
-/// second.
+/// second. A third, wherever the scheduler puts it, watches the clock.
 const BUSY: &str = r#"
 busy() { n=0; while :; do n=$((n+1)); case $n in *000) echo "busy$1 $n";; esac; done; }
 timer() { n=0; while :; do sleep 0.02; n=$((n+1)); echo "timer$1 $n"; done; }
+clock() {
+    n=0 last=0
+    while :; do
+        read up idle </proc/uptime
+        now=${up%.*}${up#*.} n=$((n+1))
+        [ $now -ge $last ] || echo "the clock went back from $last to $now"
+        last=$now
+        case $n in *00) echo "clock $n";; esac
+    done
+}
 cpus=$(grep -c ^processor /proc/cpuinfo)
 echo "vcpus $cpus"
+clock &
 cpu=0
 while [ $cpu -lt $cpus ]; do
     (taskset -p $((1 << cpu)) $(sh -c 'echo $PPID') >/dev/null; busy $cpu) &
@@ -22,13 +33,17 @@ done
 wait
 "#;
 
+/// What a guest says when it noticed that it was stopped, or lost something.
+const COMPLAINTS: [&str; 6] = ["the clock went back", "soft lockup", "detected stall", "unstable", "BUG", "Call Trace"];
+
 /// The highest count that each loop has reported.
 fn counts(text: &str, vcpus: u8) -> Vec<Option<u64>> {
     let latest = |name: String| {
         let is_count = |line: &&str| line.strip_prefix(&name).is_some_and(|rest| rest.starts_with(' '));
         text.lines().rev().find(is_count).and_then(|line| line.split(' ').nth(1)?.trim().parse().ok())
     };
-    (0..vcpus).flat_map(|cpu| [latest(format!("busy{cpu}")), latest(format!("timer{cpu}"))]).collect()
+    let loops = (0..vcpus).flat_map(|cpu| [format!("busy{cpu}"), format!("timer{cpu}")]);
+    loops.chain(["clock".into()]).map(latest).collect()
 }
 
 /// Waits until every loop has counted on from `before`.
@@ -36,7 +51,10 @@ fn await_progress(vmm: &mut Vmm, vcpus: u8, before: &[Option<u64>]) -> Vec<Optio
     vmm.await_console("progress of every loop", |text| {
         counts(text, vcpus).iter().zip(before).all(|(now, before)| now > before)
     });
-    counts(&vmm.console_text(), vcpus)
+    let text = vmm.console_text();
+    let complaint = text.lines().find(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)));
+    assert_eq!(complaint, None, "{text}");
+    counts(&text, vcpus)
 }
 
 fn round_trip(vcpus: u8, rounds: usize) {
@@ -44,7 +62,7 @@ fn round_trip(vcpus: u8, rounds: usize) {
     let mut vmm = Vmm::spawn(&folder.path().join("boot"));
     let cold = vmm.boot(BUSY, Shape { memory_bytes: 128 << 20, vcpus });
     vmm.await_console("the number of vCPUs", |text| text.contains(&format!("vcpus {vcpus}")));
-    let mut before = await_progress(&mut vmm, vcpus, &vec![None; 2 * usize::from(vcpus)]);
+    let mut before = await_progress(&mut vmm, vcpus, &vec![None; 2 * usize::from(vcpus) + 1]);
     let mut bake = end(vmm);
     println!("{vcpus} vCPUs: booted ({cold:?}); memory, extents, state: {:?}", bake.sizes());
     for round in 1..=rounds {

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use vmm_api::{Boot, ControlSocket, Disks, Fd, Host, MemoryExtent, Reply, Request, Restore, Shape, Timeline};
+use vmm_api::{
+    Boot, ControlError, ControlSocket, Disks, Fd, Host, MemoryExtent, Reply, Request, Restore, Shape, Timeline,
+};
 
 /// How long anything may take in an emulated machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -49,7 +51,8 @@ fn started(reply: Reply) -> Timeline {
 /// A VMM process.
 pub(crate) struct Vmm {
     child: Child,
-    control: ControlSocket,
+    /// None once the caller hung up.
+    control: Option<ControlSocket>,
     console: PathBuf,
     shape: Shape,
     spawned: Instant,
@@ -65,7 +68,13 @@ impl Vmm {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, control, console: console.into(), shape: Shape { memory_bytes: 0, vcpus: 0 }, spawned }
+        Self {
+            child,
+            control: Some(control),
+            console: console.into(),
+            shape: Shape { memory_bytes: 0, vcpus: 0 },
+            spawned,
+        }
     }
 
     fn host_files(&self) -> (File, File) {
@@ -76,8 +85,30 @@ impl Vmm {
 
     /// Sends a request and returns its reply.
     pub(crate) fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Reply {
-        self.control.send(request, fds).unwrap();
-        self.control.receive::<Reply>().unwrap().message
+        self.try_ask(request, fds).unwrap()
+    }
+
+    /// Sends a request and returns its reply, if the process lives long enough for both.
+    fn try_ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply, ControlError> {
+        let control = self.control.as_ref().ok_or(ControlError::Closed)?;
+        control.send(request, fds)?;
+        Ok(control.receive::<Reply>()?.message)
+    }
+
+    /// Connects a stream to a port of the guest.
+    pub(crate) fn connect(&self, port: u32, stream: OwnedFd) -> Reply {
+        self.ask(&Request::Connect { port, stream: Fd(0) }, &[stream.as_fd()])
+    }
+
+    /// Closes the control socket.
+    pub(crate) fn hang_up(&mut self) {
+        self.control = None;
+    }
+
+    /// Sends the process a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
+        assert!(sent.success());
     }
 
     /// Boots the test kernel with `script` as its init.
@@ -92,7 +123,7 @@ impl Vmm {
             shape,
             kernel: Fd(2),
             initrd: Fd(3),
-            cmdline: "console=ttyS0 quiet loglevel=4 reboot=k panic=-1 no_timer_check random.trust_cpu=off".into(),
+            cmdline: "console=ttyS0 loglevel=5 reboot=k panic=-1 no_timer_check random.trust_cpu=off".into(),
             disks: Disks::default(),
         });
         started(self.ask(&request, &[kvm.as_fd(), console.as_fd(), kernel.as_fd(), initrd.as_fd()]))
@@ -120,14 +151,19 @@ impl Vmm {
 
     /// Captures the VM, which stops it.
     pub(crate) fn capture(&self) -> Bake {
+        self.try_capture().unwrap()
+    }
+
+    /// Captures a VM that may end before.
+    pub(crate) fn try_capture(&self) -> Result<Bake, String> {
         let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let request = Request::Capture { state: Fd(0), memory: Fd(1) };
-        match self.ask(&request, &[state.as_fd(), memory.as_fd()]) {
-            Reply::Captured { extents, state_bytes } => {
+        match self.try_ask(&request, &[state.as_fd(), memory.as_fd()]) {
+            Ok(Reply::Captured { extents, state_bytes }) => {
                 assert_eq!(state.metadata().unwrap().len(), state_bytes);
-                Bake { state, memory, extents, shape: self.shape }
+                Ok(Bake { state, memory, extents, shape: self.shape })
             }
-            other => panic!("the VM was not captured: {other:?}"),
+            other => Err(format!("the VM was not captured: {other:?}")),
         }
     }
 
@@ -173,9 +209,8 @@ impl Vmm {
 
     /// Ends the process, if it hasn't ended by itself, and returns its exit code; `None` if a signal killed it.
     pub(crate) fn end(mut self) -> Option<i32> {
-        let asked = self.control.send(&Request::Shutdown, &[]);
         // A guest that ended by itself took the process with it.
-        drop(asked);
+        drop(self.try_ask(&Request::Shutdown, &[]));
         self.await_exit().code()
     }
 

@@ -56,7 +56,7 @@ impl Machine {
         for (slot, queue) in queues.iter().enumerate() {
             bring_up(&set, slot, &[queue]);
         }
-        set.start().unwrap();
+        set.start(|| ()).unwrap();
         Self { ram, set, queues }
     }
 
@@ -277,7 +277,7 @@ fn a_burst_of_requests_costs_one_interrupt() {
         queue.offer(&[readable(HEADER, 16), writable(DATA, 512), writable(STATUS, 1)]);
     }
     reset_interrupt(&machine.set);
-    machine.set.start().unwrap();
+    machine.set.start(|| ()).unwrap();
     wait_interrupt(&machine.set, LAYERS_SLOT);
     let queue = &mut machine.queues[LAYERS_SLOT];
     assert_eq!(std::iter::from_fn(|| queue.complete()).count(), 20);
@@ -309,7 +309,7 @@ fn a_restored_machine_finds_its_files_and_hears_of_their_size() {
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_CONFIG_GENERATION), 1);
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_STATUS), 15);
     }
-    set.start().unwrap();
+    set.start(|| ()).unwrap();
     let mut restored = Machine { ram, set, queues };
     assert_eq!((restored.capacity(LAYERS_SLOT), restored.capacity(UPPER_SLOT)), (16, 2048));
     for slot in [LAYERS_SLOT, UPPER_SLOT] {
@@ -318,6 +318,49 @@ fn a_restored_machine_finds_its_files_and_hears_of_their_size() {
     assert_eq!(restored.request(LAYERS_SLOT, IN, 9, &[writable(DATA, 512)]), (OK, 513));
     assert_eq!(get(&restored.ram, DATA, 512), [4; 512]);
     assert_eq!(restored.request(UPPER_SLOT, OUT, 9, &[readable(DATA, 512)]), (OK, 1));
+}
+
+/// Requests that a worker had not looked at, and a completion that the driver had not heard of, when the machine was
+/// captured: none is lost, on neither disk.
+#[test]
+fn what_was_under_way_at_a_capture_is_answered_after_the_restore() {
+    let (layer, image) = (file(&[4; 8192]), file(&[0; 8192]));
+    let backings = || Backings {
+        layers: vec![(layer.try_clone().unwrap(), 8192)],
+        upper: Some((image.try_clone().unwrap(), 8192)),
+    };
+    let mut machine = Machine::new(backings());
+    // Completed, but nobody was there to hear the interrupt.
+    put(&machine.ram, HEADER, &header(IN, 0));
+    let unheard = [readable(HEADER, 16), writable(DATA, 512), writable(STATUS, 1)];
+    machine.queues[LAYERS_SLOT].offer(&unheard);
+    kick(&machine.set, LAYERS_SLOT, 0);
+    crate::driver::wait_readable(interrupt(&machine.set, LAYERS_SLOT).as_raw_fd());
+    machine.set.quiesce().unwrap();
+    // Offered and not looked at.
+    put(&machine.ram, HEADER + 32, &header(IN, 15));
+    put(&machine.ram, HEADER + 64, &header(OUT, 7));
+    put(&machine.ram, DATA + 4096, &[6; 512]);
+    let read = [readable(HEADER + 32, 16), writable(DATA + 1024, 512), writable(STATUS + 1, 1)];
+    let write = [readable(HEADER + 64, 16), readable(DATA + 4096, 512), writable(STATUS + 2, 1)];
+    let (read, _) = machine.queues[LAYERS_SLOT].offer(&read);
+    let (write, _) = machine.queues[UPPER_SLOT].offer(&write);
+    let bytes = postcard::to_stdvec(&machine.set.save().unwrap()).unwrap();
+
+    let ram = clone_ram(&machine.ram);
+    let set = DeviceSet::restore(postcard::from_bytes(&bytes).unwrap(), ram.clone(), backings()).unwrap();
+    let [mut layers, mut upper] = machine.queues.map(|queue| queue.moved_to(&ram));
+    set.start(|| ()).unwrap();
+    assert_eq!(wait_interrupt(&set, LAYERS_SLOT), 1, "the unheard interrupt is raised again");
+    assert_eq!(layers.complete().map(|(_, written)| written), Some(513));
+    assert_eq!(wait_complete(&set, LAYERS_SLOT, &mut layers), (read, 513));
+    assert_eq!(wait_complete(&set, UPPER_SLOT, &mut upper), (write, 1));
+    assert_eq!(get(&ram, STATUS, 3), [OK; 3]);
+    assert_eq!(get(&ram, DATA + 1024, 512), [4; 512]);
+    let mut written = [0; 512];
+    image.read_exact_at(&mut written, 7 * 512).unwrap();
+    assert_eq!(written, [6; 512]);
+    assert!(set.save().is_err(), "the restored workers run");
 }
 
 /// A driver keeps both disks busy from two threads, sleeping until interrupted: a lost notification or interrupt

@@ -100,7 +100,7 @@ impl Rings {
         self.interrupt.require_reset();
     }
 
-    /// Returns whether requests are left.
+    /// Returns whether requests may be left.
     fn serve_ring(
         &self,
         ring: &mut Ring,
@@ -108,25 +108,17 @@ impl Rings {
         mut serve: impl FnMut(Chain<'_>) -> u32,
     ) -> Result<bool, Broken> {
         let mut served = 0;
-        let left = loop {
-            ring.disarm(&self.ram)?;
-            while served < budget {
-                let Some(chain) = ring.pop(&self.ram)? else { break };
-                let head = chain.head;
-                let written = serve(chain);
-                ring.push(&self.ram, head, written)?;
-                served += 1;
-            }
-            if served >= budget {
-                break true;
-            }
-            if !ring.arm(&self.ram)? {
-                break false;
-            }
-        };
+        ring.disarm(&self.ram)?;
+        while served < budget {
+            let Some(chain) = ring.pop_or_arm(&self.ram)? else { break };
+            let head = chain.head;
+            let written = serve(chain);
+            ring.push(&self.ram, head, written)?;
+            served += 1;
+        }
         if served > 0 && ring.wants_interrupt(&self.ram)? {
             self.interrupt.signal_used();
         }
-        Ok(left)
+        Ok(served == budget)
     }
 }

@@ -33,6 +33,15 @@ impl Ring {
         Ok(descriptors.map(|descriptors| Chain::gather(descriptors, ram)))
     }
 
+    /// The next request, or else a notification of it. Looks twice and no more: a guest that makes requests appear and
+    /// disappear misses the notification, and keeps nobody here.
+    pub(crate) fn pop_or_arm<'m>(&mut self, ram: &'m GuestRam) -> Result<Option<Chain<'m>>, Broken> {
+        match self.pop(ram)? {
+            None if self.arm(ram)? => self.pop(ram),
+            popped => Ok(popped),
+        }
+    }
+
     /// Puts back the request popped last.
     pub(crate) fn undo_pop(&mut self) {
         self.queue.go_to_previous_position();

@@ -10,7 +10,7 @@ fn requests_are_filled_up_to_the_limit() {
     let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
     let mut queue = DriverQueue::new(&ram, 0x1000, 16);
     bring_up(&set, RNG_SLOT, &[&queue]);
-    set.start().unwrap();
+    set.start(|| ()).unwrap();
     for (pieces, expected) in [
         (vec![writable(0x8000, 32), writable(0x9000, 32)], 64),
         (vec![writable(0x8000, 1 << 20)], 1024),
@@ -32,7 +32,7 @@ fn two_restores_of_one_state_give_different_bytes() {
     let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
     let mut queue = DriverQueue::new(&ram, 0x1000, 16);
     bring_up(&set, RNG_SLOT, &[&queue]);
-    set.start().unwrap();
+    set.start(|| ()).unwrap();
     queue.offer(&[writable(0x8000, 32)]);
     kick(&set, RNG_SLOT, 0);
     wait_complete(&set, RNG_SLOT, &mut queue);
@@ -46,7 +46,7 @@ fn two_restores_of_one_state_give_different_bytes() {
         let restored =
             DeviceSet::restore(postcard::from_bytes(&bytes).unwrap(), copy.clone(), Backings::default()).unwrap();
         assert_eq!(restored.save().unwrap(), set.save().unwrap());
-        restored.start().unwrap();
+        restored.start(|| ()).unwrap();
         assert_eq!(wait_interrupt(&restored, RNG_SLOT), 1);
         get(&copy, 0xa000, 32)
     };

@@ -98,7 +98,7 @@ fn a_queue_outside_of_ram_makes_the_device_ask_for_a_reset() {
     write_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_STATUS, 15);
     assert_eq!(status(&set, RNG_SLOT), 15 | 64);
     assert_eq!(read_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_INTERRUPT_STATUS), 2);
-    set.start().unwrap();
+    set.start(|| ()).unwrap();
     set.quiesce().unwrap();
     let state = set.save().unwrap();
     let restored = DeviceSet::restore(state.clone(), ram(), Backings::default()).unwrap();
@@ -110,8 +110,8 @@ fn a_queue_outside_of_ram_makes_the_device_ask_for_a_reset() {
 #[test]
 fn state_is_refused_while_workers_run() {
     let set = set();
-    set.start().unwrap();
-    set.start().unwrap();
+    set.start(|| ()).unwrap();
+    set.start(|| ()).unwrap();
     assert!(matches!(set.save(), Err(crate::DeviceError::Running)));
     set.quiesce().unwrap();
     set.quiesce().unwrap();
@@ -159,7 +159,7 @@ proptest! {
         let ram = ram();
         put(&ram, 0, &junk);
         let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
-        set.start().unwrap();
+        set.start(|| ()).unwrap();
         play(&set, &accesses);
         for slot in 0..SLOTS {
             write_register(&set, slot, reg::VIRTIO_MMIO_STATUS, 0);
@@ -189,7 +189,7 @@ proptest! {
         if let Ok(state) = postcard::from_bytes(&bytes)
             && let Ok(restored) = DeviceSet::restore(state, ram(), Backings::default())
         {
-            restored.start().unwrap();
+            restored.start(|| ()).unwrap();
             restored.quiesce().unwrap();
             let state = restored.save().unwrap();
             DeviceSet::restore(state, ram(), Backings::default()).unwrap();
@@ -203,7 +203,7 @@ fn a_notification_may_come_as_a_register_write() {
     let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
     let mut queue = DriverQueue::new(&ram, 0x1000, 16);
     bring_up(&set, RNG_SLOT, &[&queue]);
-    set.start().unwrap();
+    set.start(|| ()).unwrap();
     queue.offer(&[writable(0x8000, 32)]);
     write_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_QUEUE_NOTIFY, 0);
     write_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_QUEUE_NOTIFY, 7);

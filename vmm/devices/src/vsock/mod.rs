@@ -148,12 +148,7 @@ impl Vsock {
         let mut taken = 0;
         tx.disarm(ram)?;
         while taken < BUDGET {
-            let Some(chain) = tx.pop(ram)? else {
-                if tx.arm(ram)? {
-                    continue;
-                }
-                break;
-            };
+            let Some(chain) = tx.pop_or_arm(ram)? else { break };
             let head = chain.head;
             if let Ok(request) = chain.request {
                 switchboard.receive(request.readable);
@@ -169,13 +164,8 @@ impl Vsock {
         let ram = &self.rings.ram;
         let mut used = 0;
         while used < BUDGET && switchboard.has_packet() {
-            let Some(chain) = rx.pop(ram)? else {
-                // The driver is asked to say when there is room only while something waits for it.
-                if rx.arm(ram)? {
-                    continue;
-                }
-                break;
-            };
+            // The driver is asked to say when there is room only while something waits for it.
+            let Some(chain) = rx.pop_or_arm(ram)? else { break };
             let head = chain.head;
             let mut place = chain.request.map(|request| request.writable).unwrap_or_default();
             let written = match place.take(packet::HEADER_BYTES).filter(|_| place.bytes() > 0) {

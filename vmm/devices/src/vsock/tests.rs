@@ -49,7 +49,7 @@ impl Guest {
         bring_up(&set, VSOCK_SLOT, &[&rx, &tx, &event]);
         let mut guest = Self { ram, set, rx, tx, event, places: vec![0; 128] };
         guest.fill(128);
-        guest.set.start().unwrap();
+        guest.set.start(|| ()).unwrap();
         guest
     }
 
@@ -391,7 +391,7 @@ fn a_saved_device_goes_on_without_its_connections_and_is_ready() {
     let (stream, peer) = guest.connect(1024);
     guest.set.quiesce().unwrap();
     assert!(matches!(guest.set.save(), Err(DeviceError::Connected { open: 1 })));
-    guest.set.start().unwrap();
+    guest.set.start(|| ()).unwrap();
     drop(stream);
     guest.send(with(peer, Operation::Reset), &[]);
     guest.open(0);
@@ -407,11 +407,30 @@ fn a_saved_device_goes_on_without_its_connections_and_is_ready() {
     let [rx, tx, event] = [rx, tx, event].map(|queue| queue.moved_to(&ram));
     let mut restored = Guest { ram, set, rx, tx, event, places };
     assert!(restored.event.complete().is_none());
-    restored.set.start().unwrap();
+    restored.set.start(|| ()).unwrap();
     let (mut stream, next) = restored.connect(1024);
     assert_eq!(next.host_port, peer.host_port + 1, "no port is used again");
     stream.write_all(b"hello").unwrap();
     assert_eq!(restored.receive().1, b"hello");
+}
+
+/// A packet that the guest had queued and the device had not taken, when the machine was captured.
+#[test]
+fn a_packet_under_way_at_a_capture_is_taken_after_the_restore() {
+    let guest = Guest::ready();
+    guest.set.quiesce().unwrap();
+    let Guest { ram, set, rx, mut tx, event, places } = guest;
+    put(&ram, PACKETS, &Header::control(Operation::CreditUpdate, 77, 88).to_host());
+    tx.offer(&[readable(PACKETS, HEADER_BYTES as u32)]);
+    let bytes = postcard::to_stdvec(&set.save().unwrap()).unwrap();
+    let copy = clone_ram(&ram);
+    let set = DeviceSet::restore(postcard::from_bytes(&bytes).unwrap(), copy.clone(), Backings::default()).unwrap();
+    let [rx, tx, event] = [rx, tx, event].map(|queue| queue.moved_to(&copy));
+    let mut restored = Guest { ram: copy, set, rx, tx, event, places };
+    restored.set.start(|| ()).unwrap();
+    let (reset, _) = restored.receive();
+    assert_eq!((reset.operation, reset.host_port, reset.guest_port), (Operation::Reset, 77, 88));
+    until("the packet being taken", || restored.tx.complete().is_some());
 }
 
 #[test]

@@ -1,0 +1,99 @@
+//! Which system calls each thread may make. Any other ends the process (`SIGSYS`), and whoever started it is told.
+//!
+//! The lists are in `vmm/seccomp`, as programs for the kernel since `build.rs` ran. A list that lacks a call shows as
+//! a line of the host's kernel log (`type=1326`) with the call's number and the name of the thread.
+
+use seccompiler::{BpfProgramRef, apply_filter};
+
+use crate::outcome::Outcome;
+
+include!(concat!(env!("OUT_DIR"), "/seccomp.rs"));
+
+/// Whose list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The whole process, from before anything of a guest is looked at.
+    Start,
+    /// The thread that answers requests, once the guest runs.
+    Control,
+    /// A thread that serves devices.
+    Worker,
+    /// A vCPU's thread.
+    Vcpu,
+}
+
+impl Role {
+    fn program(self) -> BpfProgramRef<'static> {
+        match self {
+            Self::Start => START,
+            Self::Control => CONTROL,
+            Self::Worker => WORKER,
+            Self::Vcpu => VCPU,
+        }
+    }
+}
+
+/// Restricts the calling thread, and those that it will start, to the role's list for good.
+pub fn restrict(role: Role) -> Result<(), seccompiler::Error> {
+    apply_filter(role.program())
+}
+
+/// [`restrict`] for a thread that must not go on without: the process ends if it fails.
+pub fn restrict_or_end(role: Role) {
+    if let Err(error) = restrict(role) {
+        Outcome::Internal(format!("a thread's system calls can't be restricted: {error}")).end_process();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus};
+
+    use super::*;
+
+    const CHILD: &str = "SECCOMP_TEST_CHILD";
+    const ROLES: [Role; 4] = [Role::Start, Role::Control, Role::Worker, Role::Vcpu];
+
+    /// In a process of its own, which is this test again: takes a role and does something in it.
+    fn child(role: usize, act: &str) -> ExitStatus {
+        let mut test = Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "seccomp::tests::any_call_that_a_role_has_not_ends_the_process", "--nocapture"]);
+        test.env(CHILD, format!("{role} {act}")).status().unwrap()
+    }
+
+    #[expect(clippy::exit, reason = "the process was started for this")]
+    fn play(order: &str) -> ! {
+        let (role, act) = order.split_once(' ').unwrap();
+        restrict(ROLES[role.parse::<usize>().unwrap()]).unwrap();
+        match act {
+            "socket" => drop(UnixStream::pair()),
+            "open" => drop(std::fs::File::open("/")),
+            "exec" => drop(Command::new("/bin/true").spawn()),
+            "signal" => drop(rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::CONT)),
+            "work" => {
+                let map: std::collections::HashMap<_, _> = (0..100_000).map(|n| (n, vec![n; 10])).collect();
+                eprintln!("{role} holds {} things", map.len());
+            }
+            other => panic!("{other}?"),
+        }
+        std::process::exit(0)
+    }
+
+    #[test]
+    fn any_call_that_a_role_has_not_ends_the_process() {
+        if let Ok(order) = std::env::var(CHILD) {
+            play(&order);
+        }
+        for role in 0..ROLES.len() {
+            assert_eq!(child(role, "work").code(), Some(0), "{:?} can't even work", ROLES[role]);
+            for act in ["socket", "open", "signal", "exec"] {
+                let status = child(role, act);
+                // Whoever may start threads may start a process too, which is then the one that ends.
+                let spawned = ROLES[role] == Role::Start && act == "exec" && status.code() == Some(0);
+                assert!(spawned || status.signal() == Some(libc::SIGSYS), "{:?}: {act}: {status}", ROLES[role]);
+            }
+        }
+    }
+}
