@@ -94,11 +94,11 @@ pub fn capture(machine: Running, state: &mut File, memory: &mut File) -> Result<
     if open > 0 {
         return Err(CaptureError::Connected { open });
     }
-    let vcpus = vcpus.iter().map(|vcpu| VcpuState::save(&kvm, vcpu)).collect::<Result<_, _>>()?;
+    let states = vcpus.iter().map(|vcpu| VcpuState::save(&kvm, vcpu)).collect::<Result<_, _>>()?;
     let saved = MachineState {
         memory_bytes: shape.memory_bytes,
-        vm: VmState::save(&vm)?,
-        vcpus,
+        vm: VmState::save(&vm, &vcpus)?,
+        vcpus: states,
         devices: devices.save()?,
         console: ports.console().save(),
     };

@@ -17,8 +17,11 @@ pub fn restore(request: Restore, fds: &mut Packet<()>, stopwatch: Stopwatch) -> 
     let MachineState { vm, vcpus, devices, console, .. } = MachineState::read(&state, opened.shape())?;
     let mapped = opened.map_file(&memory, request.extents)?;
     for (state, vcpu) in vcpus.iter().zip(&mapped.vcpus) {
-        state.restore(vcpu, &mapped.vm)?;
+        state.restore(vcpu)?;
     }
     vm.restore(&mapped.vm, &mapped.vcpus)?;
+    for (state, vcpu) in vcpus.iter().zip(&mapped.vcpus) {
+        state.arm_timer(vcpu)?;
+    }
     mapped.wire(|ram, backings, out| Ok((DeviceSet::restore(devices, ram, backings)?, Console::restore(console, out)?)))
 }

@@ -12,7 +12,7 @@ use crate::arch::{StateError, VcpuState, VmState};
 
 const MAGIC: [u8; 8] = *b"SMSTATE\0";
 /// Any change of what is saved is a new version; there is no reading of old ones: a bake is made anew instead.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 12;
 /// Far above what 64 vCPUs and all devices take.
 const MAX_BYTES: u64 = 16 << 20;

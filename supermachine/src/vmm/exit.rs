@@ -6,6 +6,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use vmm_api::exit_code;
 
+/// What the kernel ends a process with that breaks its system call filter (`seccomp(2)`).
+const SIGSYS: i32 = 31;
+
 /// Why there is no VM any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitReason {
@@ -45,6 +48,9 @@ impl fmt::Display for ExitReason {
             Self::GuestCrashed => f.write_str("the guest could not be run any further"),
             Self::StartFailed => f.write_str("the virtual machine could not be started"),
             Self::Internal => f.write_str("the virtual machine monitor failed"),
+            Self::Killed(SIGSYS) => {
+                f.write_str("the virtual machine monitor was killed for a system call that it may not make (signal 31)")
+            }
             Self::Killed(signal) => write!(f, "the virtual machine monitor was killed by signal {signal}"),
             Self::Unknown => f.write_str("the virtual machine monitor is gone"),
         }
@@ -93,5 +99,16 @@ impl Exited {
     /// The end, if it has come.
     pub fn now(&self) -> Option<Arc<Exit>> {
         self.0.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_filter_is_told_apart_from_other_signals() {
+        assert!(ExitReason::Killed(SIGSYS).to_string().contains("system call"));
+        assert_eq!(ExitReason::Killed(9).to_string(), "the virtual machine monitor was killed by signal 9");
     }
 }

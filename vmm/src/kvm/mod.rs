@@ -8,11 +8,11 @@ mod vm;
 
 pub use kick::{Kickable, ignore_broken_pipes, install_kick_handler, kick_signal};
 pub use vcpu::{set_tsc_offset, set_xsave, tsc_offset};
-pub use vm::Vm;
+pub use vm::{Clock, Vm};
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 
-use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES};
+use kvm_bindings::{CpuId, KVM_API_VERSION, KVM_CAP_VCPU_ATTRIBUTES, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Cap;
 
 /// KVM lacks something or refused it.
@@ -85,10 +85,14 @@ impl Kvm {
             (Cap::Debugregs, "KVM_CAP_DEBUGREGS"),
             (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
         ];
-        match needed.into_iter().find(|(capability, _)| !self.0.check_extension(*capability)) {
-            Some((_, capability)) => Err(KvmError::Missing { capability }),
-            None => Ok(()),
+        if let Some((_, capability)) = needed.into_iter().find(|(capability, _)| !self.0.check_extension(*capability)) {
+            return Err(KvmError::Missing { capability });
         }
+        // The time stamp counter's offset.
+        if self.0.check_extension_raw(KVM_CAP_VCPU_ATTRIBUTES.into()) <= 0 {
+            return Err(KvmError::Missing { capability: "KVM_CAP_VCPU_ATTRIBUTES" });
+        }
+        Ok(())
     }
 
     /// The CPUID leaves that this host can give a guest.

@@ -1,12 +1,27 @@
 //! A virtual machine.
 
-use kvm_bindings::{kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_CLOCK_HOST_TSC, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemory, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{KvmError, refused};
 use crate::memory::GuestRam;
+
+/// One moment on two clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// The paravirtual clock.
+    pub nanoseconds: u64,
+    /// The host's time stamp counter.
+    pub host_tsc: u64,
+}
+
+/// The host's time stamp counter.
+fn host_tsc() -> u64 {
+    // SAFETY: every 64-bit x86 processor has the instruction, and nothing here forbids it (PR_SET_TSC).
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
 
 /// A virtual machine. It keeps its guest memory mapped for as long as it exists.
 #[derive(Debug)]
@@ -58,14 +73,21 @@ impl Vm {
         self.fd.register_ioevent(event, &IoEventAddress::Mmio(address), value).map_err(refused("KVM_IOEVENTFD"))
     }
 
-    /// The paravirtual clock.
-    pub fn clock(&self) -> Result<kvm_clock_data, KvmError> {
-        self.fd.get_clock().map_err(refused("KVM_GET_CLOCK"))
+    /// The paravirtual clock, and the host's time stamp counter at that moment.
+    pub fn clock(&self) -> Result<Clock, KvmError> {
+        let before = host_tsc();
+        let read = self.fd.get_clock().map_err(refused("KVM_GET_CLOCK"))?;
+        let after = host_tsc();
+        // Known exactly where the host's own clock is the counter; otherwise the middle is the best guess.
+        let is_exact = read.flags & KVM_CLOCK_HOST_TSC != 0;
+        let middle = before.wrapping_add(after.wrapping_sub(before) / 2);
+        Ok(Clock { nanoseconds: read.clock, host_tsc: if is_exact { read.host_tsc } else { middle } })
     }
 
-    /// Sets the paravirtual clock.
-    pub fn set_clock(&self, clock: &kvm_clock_data) -> Result<(), KvmError> {
-        self.fd.set_clock(clock).map_err(refused("KVM_SET_CLOCK"))
+    /// Sets the paravirtual clock, in nanoseconds.
+    pub fn set_clock(&self, nanoseconds: u64) -> Result<(), KvmError> {
+        let clock = kvm_clock_data { clock: nanoseconds, ..Default::default() };
+        self.fd.set_clock(&clock).map_err(refused("KVM_SET_CLOCK"))
     }
 
     /// State of one interrupt controller chip.

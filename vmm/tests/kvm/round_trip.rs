@@ -51,10 +51,7 @@ fn await_progress(vmm: &mut Vmm, vcpus: u8, before: &[Option<u64>]) -> Vec<Optio
     vmm.await_console("progress of every loop", |text| {
         counts(text, vcpus).iter().zip(before).all(|(now, before)| now > before)
     });
-    let text = vmm.console_text();
-    let complaint = text.lines().find(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)));
-    assert_eq!(complaint, None, "{text}");
-    counts(&text, vcpus)
+    counts(&vmm.console_text(), vcpus)
 }
 
 fn round_trip(vcpus: u8, rounds: usize) {
@@ -70,6 +67,9 @@ fn round_trip(vcpus: u8, rounds: usize) {
         let restored = vmm.restore(&bake);
         let age = vmm.age();
         before = await_progress(&mut vmm, vcpus, &before);
+        let text = vmm.console_text();
+        let complaint = text.lines().find(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)));
+        assert_eq!(complaint, None, "{text}");
         bake = end(vmm);
         println!(
             "{vcpus} vCPUs: round {round} of {rounds}: {before:?} ({restored:?}, replied {age:?} after spawn) {:?}",

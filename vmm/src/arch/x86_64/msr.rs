@@ -8,6 +8,7 @@ use crate::kvm::{Kvm, KvmError, refused};
 
 const TSC: u32 = 0x10;
 const TSC_DEADLINE: u32 = 0x6e0;
+const DEBUG_CONTROL: u32 = 0x1d9;
 
 /// Registers that KVM lists but a guest of this VMM never sees: performance counters, last-branch records, debug
 /// store, nested virtualisation, Hyper-V's synthetic ones, and counters that only count.
@@ -69,7 +70,14 @@ pub(super) fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>,
         values.extend(msrs.as_slice().iter().take(read));
         rest = rest.get(read + 1..).unwrap_or_default();
     }
+    values.retain(|msr| !says_nothing(msr));
     Ok(values)
+}
+
+/// Whether a register holds what a fresh vCPU has, and writing it isn't free: on AMD processors without virtual
+/// last-branch records KVM complains in the host's log about each write of debug control, zero or not.
+fn says_nothing(msr: &kvm_msr_entry) -> bool {
+    msr.index == DEBUG_CONTROL && msr.data == 0
 }
 
 /// Puts saved registers into the order in which they must be written, the TSC deadline after the TSC. A deadline of
@@ -87,21 +95,28 @@ pub(super) fn in_restore_order(mut values: Vec<kvm_msr_entry>) -> Vec<kvm_msr_en
     values
 }
 
-/// Writes the registers, all or none being an error.
-pub(super) fn write(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> Result<(), StateError> {
-    // The deadline goes in a request of its own, after the TSC has taken effect.
-    let (deadline, others): (Vec<_>, Vec<_>) = values.iter().partition(|msr| msr.index == TSC_DEADLINE);
-    for chunk in [others, deadline] {
-        if chunk.is_empty() {
-            continue;
-        }
-        let msrs = to_kvm(&chunk)?;
-        let written = vcpu.set_msrs(&msrs).map_err(refused("KVM_SET_MSRS"))?;
-        if let Some(msr) = msrs.as_slice().get(written) {
-            return Err(StateError::Msr { index: msr.index, value: msr.data });
-        }
+/// Writes the registers but for the TSC deadline.
+pub(super) fn write_all_but_deadline(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> Result<(), StateError> {
+    write(vcpu, values, |index| index != TSC_DEADLINE)
+}
+
+/// Writes the TSC deadline, which arms the timer.
+pub(super) fn write_deadline(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> Result<(), StateError> {
+    write(vcpu, values, |index| index == TSC_DEADLINE)
+}
+
+/// Writes the wanted registers; one that can't be written is an error.
+fn write(vcpu: &VcpuFd, values: &[kvm_msr_entry], is_wanted: fn(u32) -> bool) -> Result<(), StateError> {
+    let wanted: Vec<_> = values.iter().copied().filter(|msr| is_wanted(msr.index)).collect();
+    if wanted.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let msrs = to_kvm(&wanted)?;
+    let written = vcpu.set_msrs(&msrs).map_err(refused("KVM_SET_MSRS"))?;
+    match msrs.as_slice().get(written) {
+        Some(msr) => Err(StateError::Msr { index: msr.index, value: msr.data }),
+        None => Ok(()),
+    }
 }
 
 fn to_kvm(entries: &[kvm_msr_entry]) -> Result<Msrs, KvmError> {
@@ -125,6 +140,12 @@ mod tests {
         assert_eq!(ordered, [msr(TSC, 77), msr(0x277, 1), msr(TSC_DEADLINE, 77)]);
         let armed = in_restore_order(vec![msr(TSC, 77), msr(TSC_DEADLINE, 99), msr(0x277, 1)]);
         assert_eq!(armed.last(), Some(&msr(TSC_DEADLINE, 99)));
+    }
+
+    #[test]
+    fn only_a_debug_control_that_is_set_is_written() {
+        assert!(says_nothing(&msr(DEBUG_CONTROL, 0)));
+        assert!(!says_nothing(&msr(DEBUG_CONTROL, 1)) && !says_nothing(&msr(0x277, 0)));
     }
 
     #[test]

@@ -2,10 +2,10 @@
 //! way to lose a timer or an interrupt.
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state,
-    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
+    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
-use kvm_ioctls::{Cap, VcpuFd};
+use kvm_ioctls::VcpuFd;
 use serde::{Deserialize, Serialize};
 
 use super::{cpuid, msr};
@@ -35,8 +35,8 @@ pub enum StateError {
         /// The saved value.
         value: u64,
     },
-    /// The time stamp counters differ and this processor can't scale.
-    #[error("the bake was made at a TSC frequency of {saved} kHz, this host has {host} kHz and can't scale it")]
+    /// The time stamp counters differ.
+    #[error("the bake was made at a TSC frequency of {saved} kHz, this host has {host} kHz; make the bake anew")]
     Frequency {
         /// In the bake.
         saved: u32,
@@ -94,9 +94,9 @@ impl VcpuState {
         }
     }
 
-    /// Puts a fresh vCPU into this state.
-    pub fn restore(&self, vcpu: &VcpuFd, vm: &Vm) -> Result<(), StateError> {
-        self.set_frequency(vcpu, vm)?;
+    /// Puts a fresh vCPU into this state, but for its timer ([`Self::arm_timer`]).
+    pub fn restore(&self, vcpu: &VcpuFd) -> Result<(), StateError> {
+        self.check_frequency(vcpu)?;
         cpuid::set_cpuid(vcpu, &self.cpuid)?;
         vcpu.set_mp_state(self.mp_state).map_err(refused("KVM_SET_MP_STATE"))?;
         vcpu.set_regs(&self.regs).map_err(refused("KVM_SET_REGS"))?;
@@ -104,11 +104,16 @@ impl VcpuState {
         kvm::set_xsave(vcpu, &self.xsave)?;
         vcpu.set_xcrs(&self.xcrs).map_err(refused("KVM_SET_XCRS"))?;
         vcpu.set_debug_regs(&self.debug).map_err(refused("KVM_SET_DEBUGREGS"))?;
-        // Before the registers: arming the TSC deadline needs a local APIC that is in deadline mode.
         vcpu.set_lapic(&self.lapic).map_err(refused("KVM_SET_LAPIC"))?;
-        msr::write(vcpu, &self.msrs)?;
+        msr::write_all_but_deadline(vcpu, &self.msrs)?;
         vcpu.set_vcpu_events(&self.events).map_err(refused("KVM_SET_VCPU_EVENTS"))?;
         Ok(())
+    }
+
+    /// Arms the timer. After the local APIC, which has to be in deadline mode, and after the time stamp counter, whose
+    /// value decides when it fires.
+    pub fn arm_timer(&self, vcpu: &VcpuFd) -> Result<(), StateError> {
+        msr::write_deadline(vcpu, &self.msrs)
     }
 
     /// A state without any content, for tests of what surrounds it.
@@ -129,17 +134,14 @@ impl VcpuState {
         }
     }
 
-    fn set_frequency(&self, vcpu: &VcpuFd, vm: &Vm) -> Result<(), StateError> {
+    /// Scaling would do too, but bakes of another frequency aren't found in the first place.
+    fn check_frequency(&self, vcpu: &VcpuFd) -> Result<(), StateError> {
         let host = vcpu.get_tsc_khz().map_err(refused("KVM_GET_TSC_KHZ"))?;
         let saved = self.tsc_khz;
         let tolerance = u64::from(saved) * TSC_TOLERANCE_PPM / 1_000_000;
-        if u64::from(host.abs_diff(saved)) <= tolerance {
-            return Ok(());
-        }
-        if !vm.fd().check_extension(Cap::TscControl) {
+        if u64::from(host.abs_diff(saved)) > tolerance {
             return Err(StateError::Frequency { saved, host });
         }
-        vcpu.set_tsc_khz(saved).map_err(refused("KVM_SET_TSC_KHZ"))?;
         Ok(())
     }
 }
@@ -147,23 +149,44 @@ impl VcpuState {
 /// State of what the vCPUs share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VmState {
-    clock: kvm_clock_data,
+    time: Time,
     chips: Vec<kvm_irqchip>,
+}
+
+/// One moment on both clocks of a guest. They are two views of one time, which the guest compares: its watchdog
+/// distrusts a counter that has drifted from the clock by some 100 microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Time {
+    /// The paravirtual clock.
+    clock_ns: u64,
+    /// The time stamp counter, the same on all vCPUs.
+    tsc: u64,
+}
+
+impl Time {
+    /// The counter when the clock has gone on to `clock_ns`.
+    fn tsc_at(self, clock_ns: u64, tsc_khz: u32) -> u64 {
+        let ticks = u128::from(clock_ns.saturating_sub(self.clock_ns)) * u128::from(tsc_khz) / 1_000_000;
+        // The counter wraps; so many ticks that they don't fit are nonsense, and any value is as good.
+        self.tsc.wrapping_add(ticks as u64)
+    }
 }
 
 impl VmState {
     /// Reads the state, after the vCPUs'.
-    pub fn save(vm: &Vm) -> Result<Self, StateError> {
-        let clock = vm.clock()?;
+    pub fn save(vm: &Vm, vcpus: &[VcpuFd]) -> Result<Self, StateError> {
+        let offset = vcpus.first().map_or(Ok(0), kvm::tsc_offset)?;
+        let now = vm.clock()?;
+        let time = Time { clock_ns: now.nanoseconds, tsc: now.host_tsc.wrapping_add(offset) };
         let chips = (0..IRQ_CHIPS).map(|chip| vm.irqchip(chip)).collect::<Result<_, _>>()?;
-        Ok(Self { clock, chips })
+        Ok(Self { time, chips })
     }
 
     /// A state without any content, for tests of what surrounds it.
     #[cfg(test)]
     pub(crate) fn blank() -> Self {
         let chip = |chip_id| kvm_irqchip { chip_id, ..Default::default() };
-        Self { clock: kvm_clock_data::default(), chips: (0..IRQ_CHIPS).map(chip).collect() }
+        Self { time: Time::default(), chips: (0..IRQ_CHIPS).map(chip).collect() }
     }
 
     /// Checks what KVM itself wouldn't.
@@ -177,9 +200,7 @@ impl VmState {
 
     /// Restores the state, after the vCPUs'.
     pub fn restore(&self, vm: &Vm, vcpus: &[VcpuFd]) -> Result<(), StateError> {
-        equalise_tsc(vcpus)?;
-        // The guest's clock goes on where it stopped; `flags` would only say how it was read.
-        vm.set_clock(&kvm_clock_data { clock: self.clock.clock, ..Default::default() })?;
+        self.restore_time(vm, vcpus)?;
         for vcpu in vcpus {
             // Tells the guest's watchdogs that it was stopped. Refused if the guest has no such clock.
             let _unused_clock = vcpu.kvmclock_ctrl();
@@ -189,15 +210,31 @@ impl VmState {
         }
         Ok(())
     }
+
+    /// Lets the guest's clock go on where it stopped, and its counters with it. The counters were read one after the
+    /// other and a while before the clock, so they are all set to what they were when the clock was read.
+    fn restore_time(&self, vm: &Vm, vcpus: &[VcpuFd]) -> Result<(), StateError> {
+        let Some(first) = vcpus.first() else { return Ok(()) };
+        let tsc_khz = first.get_tsc_khz().map_err(refused("KVM_GET_TSC_KHZ"))?;
+        vm.set_clock(self.time.clock_ns)?;
+        let now = vm.clock()?;
+        let offset = self.time.tsc_at(now.nanoseconds, tsc_khz).wrapping_sub(now.host_tsc);
+        vcpus.iter().try_for_each(|vcpu| kvm::set_tsc_offset(vcpu, offset))?;
+        Ok(())
+    }
 }
 
-/// Gives all vCPUs the same difference to the host's counter: their counters were read and are written one after the
-/// other, and a guest that finds them apart stops trusting them.
-fn equalise_tsc(vcpus: &[VcpuFd]) -> Result<(), StateError> {
-    let [first, others @ ..] = vcpus else { return Ok(()) };
-    if !others.is_empty() {
-        let offset = kvm::tsc_offset(first)?;
-        others.iter().try_for_each(|vcpu| kvm::set_tsc_offset(vcpu, offset))?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counter_goes_on_with_the_clock() {
+        let time = Time { clock_ns: 5_000, tsc: 100 };
+        assert_eq!(time.tsc_at(5_000, 2_400_000), 100);
+        assert_eq!(time.tsc_at(6_000, 2_400_000), 100 + 2_400);
+        assert_eq!(time.tsc_at(4_000, 2_400_000), 100, "the clock doesn't go back");
+        assert_eq!(Time { clock_ns: 0, tsc: u64::MAX }.tsc_at(1_000, 1_000_000), 999, "the counter wraps");
+        Time { clock_ns: 0, tsc: u64::MAX }.tsc_at(u64::MAX, u32::MAX);
     }
-    Ok(())
 }
