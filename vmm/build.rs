@@ -1,5 +1,4 @@
 //! Compiles the system call filters in `seccomp/` to programs for the kernel, so that starting a VM compiles none.
-#![expect(clippy::print_stdout, reason = "cargo is told what to rebuild for by printing")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;

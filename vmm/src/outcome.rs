@@ -19,7 +19,6 @@ pub enum Outcome {
 
 impl Outcome {
     /// Says why, as the last words that callers look for, and ends the process with all its threads.
-    #[expect(clippy::exit, reason = "another thread than the one that started `main` can't return from it")]
     pub fn end_process(&self) -> ! {
         eprintln!("supermachine-vmm: {self}");
         std::process::exit(self.code())

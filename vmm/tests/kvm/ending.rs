@@ -30,7 +30,8 @@ fn a_caller_that_is_gone_takes_the_process_along() {
     let mut vmm = booted(&folder, BUSY);
     // A connection that the guest never answers is no reason to stay.
     let (mut ours, theirs) = UnixStream::pair().unwrap();
-    assert_eq!(vmm.connect(1024, theirs.into()), Reply::Connecting);
+    assert_eq!(vmm.connect(1024, &theirs), Reply::Connecting);
+    drop(theirs);
     let since = Instant::now();
     vmm.hang_up();
     assert_eq!(vmm.await_exit().code(), Some(exit_code::STOPPED));

@@ -6,6 +6,7 @@ use crate::initrd;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -96,7 +97,7 @@ impl Vmm {
     }
 
     /// Connects a stream to a port of the guest.
-    pub(crate) fn connect(&self, port: u32, stream: OwnedFd) -> Reply {
+    pub(crate) fn connect(&self, port: u32, stream: &UnixStream) -> Reply {
         self.ask(&Request::Connect { port, stream: Fd(0) }, &[stream.as_fd()])
     }
 
