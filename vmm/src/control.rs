@@ -97,6 +97,8 @@ fn await_request(control: &ControlSocket, machine: &Running) -> Result<(), Outco
             Err(error) => return Err(Outcome::Internal(format!("waiting for a request failed: {error}"))),
         }
         if let Some(end) = machine.vcpus.end() {
+            // The last words may lack a newline, and nothing is dropped in order when a process exits.
+            machine.ports.console().flush();
             return Err(Outcome::Guest(end));
         }
         if !fds[0].revents().is_empty() {

@@ -163,6 +163,8 @@ impl AsFd for ControlSocket {
 mod tests {
     use std::io::{Read, Seek, Write};
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{Reply, Request};
 
@@ -189,5 +191,29 @@ mod tests {
         assert!(matches!(theirs.receive::<Reply>(), Err(ControlError::Malformed { .. })));
         drop(ours);
         assert!(matches!(theirs.receive::<Reply>(), Err(ControlError::Closed)));
+    }
+
+    proptest! {
+        /// Either side may be taken over by whoever it serves.
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 1..400), kind in 0u8..8) {
+            let (ours, theirs) = ControlSocket::pair().unwrap();
+            let bytes = [&[kind], &bytes[..]].concat();
+            for _ in 0..2 {
+                rustix::io::write(&ours, &bytes).unwrap();
+            }
+            for error in [theirs.receive::<Request>().err(), theirs.receive::<Reply>().err()] {
+                prop_assert!(matches!(error, None | Some(ControlError::Malformed { .. })), "{error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_a_message_may_hold_is_refused_on_both_sides() {
+        let (ours, theirs) = ControlSocket::pair().unwrap();
+        let large = vec![1u8; MAX_MESSAGE_BYTES + 1];
+        assert!(matches!(ours.send(&large, &[]), Err(ControlError::TooLarge)));
+        rustix::io::write(&ours, &large).unwrap();
+        assert!(matches!(theirs.receive::<Request>(), Err(ControlError::TooLarge)));
     }
 }

@@ -1,6 +1,9 @@
 //! A running VMM sees nothing of its host.
 
-use vmm_api::{Shape, exit_code};
+use std::fs::OpenOptions;
+use std::os::fd::AsFd;
+
+use vmm_api::{Fd, Reply, Request, Shape, exit_code};
 
 use crate::support::Vmm;
 
@@ -27,5 +30,9 @@ fn a_running_vmm_has_an_empty_root_and_no_privileges() {
     }
     // The host still has its mounts.
     assert!(std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count() > 1);
+    // What a running VMM is asked for is still possible.
+    let kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").unwrap();
+    let described = vmm.ask(&Request::Describe { kvm: Fd(0) }, &[kvm.as_fd()]);
+    assert!(matches!(described, Reply::Described(_)), "{described:?}");
     assert_eq!(vmm.shut_down().code(), Some(exit_code::STOPPED));
 }

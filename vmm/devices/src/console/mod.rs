@@ -72,11 +72,15 @@ impl Console {
         }
     }
 
-    /// Its registers. Output that no newline has ended yet is written out first.
+    /// Writes output out that no newline has ended yet.
+    pub fn flush(&self) {
+        self.serial().writer_mut().write_out();
+    }
+
+    /// Its registers. Output is [flushed](Self::flush) first.
     pub fn save(&self) -> ConsoleState {
-        let mut serial = self.serial();
-        serial.writer_mut().write_out();
-        serial.state().into()
+        self.flush();
+        self.serial().state().into()
     }
 
     fn serial(&self) -> MutexGuard<'_, Serial<Line, NoEvents, Log>> {

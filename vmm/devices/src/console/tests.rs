@@ -51,6 +51,16 @@ fn the_transmitter_interrupts_when_asked_to() {
 }
 
 #[test]
+fn a_line_without_an_end_is_written_when_asked_for() {
+    let file = tempfile::tempfile().unwrap();
+    let console = Console::new(file.try_clone().unwrap()).unwrap();
+    print(&console, "last wor");
+    assert_eq!(written(file.try_clone().unwrap()), "");
+    console.flush();
+    assert_eq!(written(file), "last wor");
+}
+
+#[test]
 fn a_saved_console_goes_on_where_it_was() {
     let console = Console::new(tempfile::tempfile().unwrap()).unwrap();
     console.write(SCRATCH, 0x5a);

@@ -474,3 +474,21 @@ proptest! {
         until("a new connection", || guest.try_receive().is_some_and(|(header, _)| header.operation == Operation::Request));
     }
 }
+
+proptest! {
+    #[test]
+    fn any_header_is_read_or_rejected(mut bytes in prop::array::uniform32(any::<u8>()), code in 0u16..10, kind in 0u16..3) {
+        let mut raw = [0; HEADER_BYTES];
+        raw[..32].copy_from_slice(&bytes);
+        // Garbage, and then garbage between the right ends.
+        prop_assert!(Header::from_guest(&raw).is_err() || bytes[0] == 3);
+        bytes[..16].copy_from_slice(&[3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
+        raw[..32].copy_from_slice(&bytes);
+        raw[28..30].copy_from_slice(&kind.to_le_bytes());
+        raw[30..32].copy_from_slice(&code.to_le_bytes());
+        match Header::from_guest(&raw) {
+            Ok(header) => prop_assert_eq!(header.to_host(), raw, "nothing of it is lost"),
+            Err(_) => prop_assert!(kind != 1 || !(1..=7).contains(&code)),
+        }
+    }
+}
