@@ -15,9 +15,9 @@ use rustix::process::Pid;
 use super::stream::{LeftOut, StreamError, write_tree};
 
 const TOOL: &str = "tar2sqfs";
-/// The fastest level: higher ones cost time at every pull and save little (7.7 s for 0.70 GB at level 1, 8.3 s for
-/// 0.66 GB at level 3, from 1.73 GiB on two cores).
-const ZSTD: [&str; 4] = ["--compressor", "zstd", "--comp-extra", "level=1"];
+/// Every start decompresses what it reads of the image, and waits for that: with zstd at its fastest level that is
+/// several times the work, for files a quarter smaller (`docs/decisions/0005-layers-in-lz4.md`).
+const COMPRESSOR: [&str; 2] = ["--compressor", "lz4"];
 /// The layer disk pads every layer to this, so padding the file makes the two equally long.
 const PADDING: [&str; 2] = ["--dev-block-size", "4096"];
 /// How much of the tool's complaint is kept.
@@ -143,7 +143,7 @@ fn is_write(error: &StreamError) -> bool {
 fn spawn(partial: &Path) -> Result<Child, ConvertError> {
     let spawned = Command::new(TOOL)
         .args(["--quiet", "--force", "--no-skip"])
-        .args(ZSTD)
+        .args(COMPRESSOR)
         .args(PADDING)
         .arg(partial)
         .stdin(Stdio::piped())
