@@ -47,7 +47,7 @@ async fn what_the_host_wrote_becomes_a_layer_anew_each_time() {
         fs::write(upper.join(format!("file-{number}")), vec![number; 10]).unwrap();
         let layer = ensure(&client, &[&upper]).await.unwrap().remove(0);
         assert_eq!(Path::new(&layer), upper.with_file_name("written.squashfs"));
-        let listed = Command::new("unsquashfs").args(["-l", &layer]).output().unwrap();
+        let listed = Command::new("rdsquashfs").args(["--list", "/", &layer]).output().unwrap();
         sizes.push(String::from_utf8(listed.stdout).unwrap().lines().filter(|line| line.contains("file-")).count());
     }
     assert_eq!(sizes, [1, 2]);
