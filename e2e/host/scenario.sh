@@ -68,6 +68,37 @@ nerdctl_run() {
     nerdctl run --net none --snapshotter $snapshotter --runtime $runtime "$@"
 }
 
+# Usage: task_is STATUS CONTAINER
+task_is() {
+    ctr tasks list | grep -Eq "^$2 .* $1( |\$)"
+}
+
+# Usage: expect_task_exit STATUS CONTAINER: deletes the task, which has ended with
+# this status. ctr says it in a warning and succeeds.
+expect_task_exit() {
+    local said
+    said=$(ctr tasks delete "$2" 2>&1) || fail "ctr tasks delete $2: $said"
+    if [ "$1" = 0 ]; then assert_eq '' "$said"; else assert_contains "$said" "non-zero exit code $1\""; fi
+}
+
+# Usage: vmm_pid CONTAINER / shim_pid CONTAINER
+vmm_pid() {
+    ctr tasks list | awk -v id="$1" '$1 == id { print $2 }'
+}
+shim_pid() {
+    pgrep -f "^[^ ]*containerd-shim-supermachine-v2 .*-id $1 "
+}
+
+# Why the last start was not restored, as the shim logged it.
+last_start_reason() {
+    start_lines | tail -n 1 | sed -E 's/.* reason="([^"]*)".*/\1/'
+}
+
+# Usage: log_lines UNIT: what a service has logged since the scenario began.
+log_lines() {
+    journalctl --no-pager --output=cat --unit="$1" --since="@$started_at"
+}
+
 a_bake_exists() {
     [ -n "$(find $bakes -mindepth 2 -maxdepth 2 -name manifest 2>/dev/null | head -n 1)" ]
 }

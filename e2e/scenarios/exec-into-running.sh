@@ -4,8 +4,8 @@ ctr_run --detach $busybox "$NAME" sh -c 'echo made >/tmp/file; exec sleep 1000'
 assert_eq made "$(wait_until 20 ctr tasks exec --exec-id one "$NAME" cat /tmp/file)"
 assert_contains "$(ctr tasks exec --exec-id two "$NAME" ps)" 'sleep 1000'
 expect_status 9 ctr tasks exec --exec-id three "$NAME" sh -c 'exit 9'
-assert_contains "$(ctr tasks list)" RUNNING
+task_is RUNNING "$NAME" || fail "the container ended with its exec"
 ctr tasks kill --signal KILL "$NAME"
-wait_until 20 sh -c "ctr tasks list | grep -q STOPPED"
-ctr tasks delete "$NAME" || [ $? = 137 ]
+wait_until 20 task_is STOPPED "$NAME"
+expect_task_exit 137 "$NAME"
 ctr containers delete "$NAME"

@@ -21,7 +21,7 @@ use crate::step::step;
 /// What to run, and where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Runs the scenarios whose name matches this glob.
+    /// Runs the scenarios whose name matches this glob, or one of several with commas between them.
     #[arg(long, default_value = "*")]
     filter: String,
     /// Which containerd the hosts run.
@@ -140,13 +140,16 @@ impl Options {
     }
 
     fn matching(&self) -> anyhow::Result<Vec<String>> {
-        let pattern = Pattern::new(&self.filter).with_context(|| format!("{} is no glob", self.filter))?;
+        let patterns = self.filter.split(',').map(Pattern::new).collect::<Result<Vec<_>, _>>();
+        let patterns = patterns.with_context(|| format!("{} is no glob", self.filter))?;
         let folder = self.folder();
         let mut names = Vec::new();
         for entry in folder.read_dir().with_context(|| format!("no scenarios in {}", folder.display()))? {
             let path = entry?.path();
             let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            if path.extension().is_some_and(|extension| extension == "sh") && pattern.matches(&name) {
+            if path.extension().is_some_and(|extension| extension == "sh")
+                && patterns.iter().any(|pattern| pattern.matches(&name))
+            {
                 names.push(name);
             }
         }

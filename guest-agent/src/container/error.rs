@@ -51,7 +51,7 @@ impl SetupError {
         Self::Spec { field: field.into(), reason: reason.to_string() }
     }
 
-    fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Spec { .. } => Kind::InvalidArgument,
             Self::System { source, .. } => match source.raw_os_error() {

@@ -86,6 +86,7 @@ fn run(
         let terminal = set_up()?;
         connect_streams(endowment, terminal.as_ref())?;
         settings::own_streams(plan.process.user())?;
+        settings::require_program(&plan.process)?;
         sys::mark_close_on_exec(3).step("mark", "descriptors")?;
         await_order(endowment.control.as_fd(), terminal)?;
         let program = settings::become_process(&plan.process, &plan.capabilities, plan.filter.as_ref())?;

@@ -8,6 +8,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType};
 use rustix::io::Errno;
 
 use super::error::{SetupError, Step};
+use crate::refusal::Kind;
 
 /// `PATH` of a process whose environment has none: the kernel's shells assume the same.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -25,13 +26,26 @@ impl Program {
         let Some(name) = arguments.first().filter(|name| !name.is_empty()) else {
             return Err(SetupError::spec("process.args", "must name a program"));
         };
-        let search = environment.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
-        let path = if name.contains('/') { check_path(name)? } else { search_path(name, search)? };
+        let path = if name.contains('/') { check_path(name)? } else { search_path(name, search_list(&environment))? };
         Ok(Self {
             path,
             arguments: c_strings("process.args", arguments.to_vec())?,
             environment: c_strings("process.env", environment)?,
         })
+    }
+
+    /// Fails if no file is where the program must be, whoever is to execute it and in whatever directory. A relative
+    /// path isn't looked into.
+    pub(crate) fn require(arguments: &[String], environment: &[String]) -> Result<(), SetupError> {
+        let is_absolute = |path: &str| path.starts_with('/');
+        let is_decided = match arguments.first() {
+            Some(name) if name.contains('/') => is_absolute(name),
+            _ => search_list(environment).split(':').all(is_absolute),
+        };
+        match Self::find(arguments, environment.to_vec()) {
+            Err(error) if is_decided && error.kind() == Kind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Replaces this process by the program; returns only if that failed.
@@ -82,6 +96,10 @@ fn home(passwd: &Path, uid: u32) -> String {
     home.and_then(|home| std::str::from_utf8(home).ok()).filter(|home| !home.is_empty()).unwrap_or("/").to_owned()
 }
 
+fn search_list(environment: &[String]) -> &str {
+    environment.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH)
+}
+
 fn check_path(name: &str) -> Result<PathBuf, SetupError> {
     match check_executable(Path::new(name)) {
         Ok(()) => Ok(PathBuf::from(name)),
@@ -125,7 +143,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::refusal::{Kind, Refusal};
+    use crate::refusal::Refusal;
 
     fn find(name: &str, path: &Path) -> Result<PathBuf, Refusal> {
         let environment = vec![format!("PATH={}", path.display())];
@@ -161,6 +179,23 @@ mod tests {
             Program::find(&[], vec![]).map(drop).map_err(|error| Refusal::from(error).kind),
             Err(Kind::InvalidArgument)
         );
+    }
+
+    #[test]
+    fn only_what_nobody_could_find_is_missing_early() {
+        let directory = tempfile::tempdir().unwrap();
+        let tool = directory.path().join("tool");
+        std::fs::write(&tool, "").unwrap();
+        let require = |name: &str, path: &str| Program::require(&[name.to_owned()], &[format!("PATH={path}")]);
+        let here = directory.path().to_str().unwrap();
+        assert!(require("foo", here).is_err());
+        assert!(require("/no/such", here).is_err());
+        // Whether it may be executed depends on the user, whether a relative path leads anywhere on the directory.
+        assert!(require("tool", here).is_ok());
+        assert!(require(tool.to_str().unwrap(), here).is_ok());
+        assert!(require("./foo", here).is_ok());
+        assert!(require("foo", &format!("{here}:relative")).is_ok());
+        assert!(require("foo", &format!("{here}:")).is_ok());
     }
 
     #[test]

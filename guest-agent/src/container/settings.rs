@@ -56,6 +56,12 @@ pub(crate) fn own_streams(user: &User) -> Result<(), SetupError> {
     Ok(())
 }
 
+/// Fails if there is no such program, so that a container without one isn't made. Whether the process's user may
+/// execute it shows when it has become that user.
+pub(crate) fn require_program(process: &Process) -> Result<(), SetupError> {
+    Program::require(process.args().as_deref().unwrap_or_default(), process.env().as_deref().unwrap_or_default())
+}
+
 /// Turns this process into the one of the spec, up to execve. Order matters: a filter needs either privilege or
 /// no-new-privileges, and after the user is changed nothing privileged works.
 pub(crate) fn become_process(

@@ -120,9 +120,14 @@ cases! {
 
     async fn what_cannot_run_says_why(trial) {
         trial.resume().await?;
+        for (args, message) in [
+            (vec!["foo"], "exec: \"foo\": executable file not found in $PATH"),
+            (vec!["/bin/foo"], "exec: \"/bin/foo\": stat /bin/foo: No such file or directory"),
+        ] {
+            expect(trial.create("a", &spec(&args), Stdio::new(), vec![]).await, Code::NOT_FOUND, message)?;
+        }
         for (args, code, message) in [
-            (vec!["foo"], Code::NOT_FOUND, "exec: \"foo\": executable file not found in $PATH"),
-            (vec!["/bin/foo"], Code::NOT_FOUND, "exec: \"/bin/foo\": stat /bin/foo: No such file or directory"),
+            (vec!["./foo"], Code::NOT_FOUND, "exec: \"./foo\": stat ./foo: No such file or directory"),
             (vec!["/etc/passwd"], Code::PERMISSION_DENIED, "exec: \"/etc/passwd\": permission denied"),
             (vec!["/etc"], Code::PERMISSION_DENIED, "permission denied"),
             (vec!["data"], Code::INVALID_ARGUMENT, "exec /bin/data: Exec format error"),

@@ -50,7 +50,10 @@ pub(crate) enum BundleError {
         field: &'static str,
     },
     /// Neither the request nor the bundle has a root file system.
-    #[error("bundle {path} has no root file system: the request carries no rootfs mounts and nothing is mounted there")]
+    #[error(
+        "bundle has no root file system: the request carries no rootfs mounts and nothing is mounted at {path}: run an \
+         image with `--snapshotter supermachine`"
+    )]
     NoRootfs {
         /// Where it should be.
         path: PathBuf,

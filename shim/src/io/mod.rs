@@ -1,5 +1,6 @@
 //! A process's stdio: containerd's end (FIFOs, a file, a logging program) joined to streams into the VM.
 
+mod gauge;
 mod logger;
 mod target;
 
@@ -16,12 +17,16 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::sandbox::{Sandbox, SandboxError};
+use gauge::Gauge;
 use target::Target;
 
 pub(crate) use logger::LogIdentity;
 
 /// How long Delete waits for output that some other process keeps open.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// After a process's exit: silence for so long means that some other process keeps its output open, or that nobody
+/// reads it.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
 
 /// Why a process has no stdio.
 #[derive(Debug, Error)]
@@ -71,6 +76,8 @@ pub(crate) struct ProcessIo {
     fifos: IoTasks,
     /// Copies to anything else, and logging programs.
     others: Mutex<JoinSet<()>>,
+    /// How far the outputs are.
+    gauge: Gauge,
     /// Standard input before [`ProcessIo::open_stdin`]: its FIFO, and where it goes.
     stdin: Mutex<Option<(String, UnixStream)>>,
 }
@@ -125,7 +132,7 @@ impl ProcessIo {
             return Err(StdioError::UnknownTarget { uri: path.to_owned() });
         };
         let stream = sandbox.open_stream().await?;
-        self.fifos.copy_to_fifo(stream.socket, file).map_err(|source| fifo(path, source))?;
+        self.fifos.copy_to_fifo(self.gauge.watch(stream.socket), file).map_err(|source| fifo(path, source))?;
         Ok(stream.token)
     }
 
@@ -135,7 +142,7 @@ impl ProcessIo {
     {
         let to = to.map_err(|source| StdioError::File { path: PathBuf::from("a second handle"), source })?;
         let stream = sandbox.open_stream().await?;
-        self.spawn(copy(stream.socket, to));
+        self.spawn(copy(self.gauge.watch(stream.socket), to));
         Ok(stream.token)
     }
 
@@ -157,6 +164,15 @@ impl ProcessIo {
     /// CloseIO: the process sees end of file once what containerd's writers left is read.
     pub(crate) fn close_stdin(&self) {
         self.fifos.close_input();
+    }
+
+    /// Waits until what a process that has exited left behind is delivered. To be done before its exit is told: some
+    /// clients, among them nerdctl's log writer, stop to read at that moment.
+    pub(crate) async fn settle(&self) {
+        let settled = self.gauge.settled(SETTLED_AFTER);
+        if tokio::time::timeout(DRAIN_TIMEOUT, settled).await.is_err() {
+            debug!("output goes on {DRAIN_TIMEOUT:?} after the exit");
+        }
     }
 
     /// Waits until all output is delivered, at most [`DRAIN_TIMEOUT`], and cuts what is left.

@@ -61,12 +61,20 @@ fn refuse(code: Code, message: &str) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(get_status(code, message))
 }
 
-/// Runs `exit N`, `cat`, `sleep`; anything else is missing.
+/// What `late` writes.
+pub(crate) const LATE_BYTES: usize = 1 << 20;
+
+/// Runs `exit N`, `cat`, `sleep`, and `late`, whose output comes after its exit; anything else is missing.
 async fn run(guest: Arc<Guest>, program: Arc<Program>) {
     let (stdin, stdout) = (guest.stream(program.stdio.stdin), guest.stream(program.stdio.stdout));
     match program.args[0].as_str() {
         "exit" => {
             program.exit.send_if_modified(|exit| exit.replace(program.args[1].parse().unwrap()).is_none());
+        }
+        "late" => {
+            program.exit.send_if_modified(|exit| exit.replace(0).is_none());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::io::AsyncWriteExt::write_all(&mut stdout.unwrap(), &vec![b'x'; LATE_BYTES]).await.unwrap();
         }
         "cat" => {
             tokio::io::copy(&mut stdin.unwrap(), &mut stdout.unwrap()).await.unwrap();
@@ -96,7 +104,7 @@ impl Agent for FakeAgent {
 
     async fn start_process(&self, _: &TtrpcContext, call: ProcessRequest) -> ttrpc::Result<Empty> {
         let program = self.0.program(&call.container_id, &call.exec_id)?;
-        if !["exit", "cat", "sleep"].contains(&program.args[0].as_str()) {
+        if !["exit", "cat", "late", "sleep"].contains(&program.args[0].as_str()) {
             return Err(refuse(Code::NOT_FOUND, "no such program"));
         }
         tokio::spawn(run(Arc::clone(&self.0), program));

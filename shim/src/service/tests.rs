@@ -21,7 +21,7 @@ use ttrpc::asynchronous::{Client, Server, TtrpcContext};
 use ttrpc::context::{Context, with_duration};
 
 use super::*;
-use crate::sandbox::fake::{FakeLauncher, PID};
+use crate::sandbox::fake::{FakeLauncher, LATE_BYTES, PID};
 
 struct Topics(UnboundedSender<String>);
 
@@ -189,6 +189,25 @@ async fn a_failed_start_says_why_and_leaves_a_stopped_task() {
     assert_eq!(bench.wait("").await.unwrap(), 127);
     assert_eq!(bench.delete("").await.unwrap(), 127);
     assert_eq!(bench.topics().await, ["/tasks/create", "/tasks/exit", "/tasks/delete"]);
+}
+
+#[tokio::test]
+async fn an_exit_is_told_once_the_output_is_delivered() {
+    let bench = Bench::new().await;
+    let stdout = bench.fifo("out");
+    bench.create(&["late"], "", &stdout).await.unwrap();
+    let mut reader = pipe::OpenOptions::new().open_receiver(&stdout).unwrap();
+    let (count, counted) = tokio::sync::watch::channel(0);
+    let reading = tokio::spawn(async move {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(1..) = reader.read(&mut buffer).await.inspect(|read| count.send_modify(|sum| *sum += read)) {}
+        *count.borrow()
+    });
+    bench.start("").await.unwrap();
+    assert_eq!(bench.wait("").await.unwrap(), 0);
+    // What isn't read yet is in the FIFO (pipe(7): 64 KiB) or in the reader's buffer.
+    assert!(*counted.borrow() + 2 * (1 << 16) >= LATE_BYTES, "{} bytes before the exit", *counted.borrow());
+    assert_eq!(reading.await.unwrap(), LATE_BYTES);
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ pub(crate) async fn watch(container: Arc<Container>, process: Arc<Process>, publ
             warn!("execs are still running {EXECS_TIMEOUT:?} after init exited");
         }
     }
+    process.io.settle().await;
     let _turn = process.turn().await;
     note(&container, &process, exit, &publisher);
 }
