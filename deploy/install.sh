@@ -64,7 +64,9 @@ put 644 "$kernel" /opt/supermachine/share/vmlinux
 put 644 "$initrd" /opt/supermachine/share/initrd.cpio
 mkdir -p "$staging/usr/local/bin"
 ln -sf /opt/supermachine/bin/containerd-shim-supermachine-v2 "$staging/usr/local/bin/"
-put 644 "$here/systemd/supermachine-snapshotter.service" /etc/systemd/system/supermachine-snapshotter.service
+for unit in supermachine-snapshotter.socket supermachine-snapshotter.service; do
+    put 644 "$here/systemd/$unit" "/etc/systemd/system/$unit"
+done
 put 644 "$here/containerd/$drop_in" /etc/containerd/conf.d/supermachine.toml
 
 config=$staging/etc/containerd/config.toml
@@ -81,8 +83,10 @@ if ! grep -Eq '^[[:space:]]*imports[[:space:]]*=.*/etc/containerd/conf\.d/' "$co
     unfinished=yes
 fi
 systemctl daemon-reload
-systemctl enable supermachine-snapshotter.service
-systemctl restart supermachine-snapshotter.service
+systemctl enable supermachine-snapshotter.socket supermachine-snapshotter.service
+# The sockets can't be taken over from a running daemon that has made its own.
+systemctl stop supermachine-snapshotter.service
+systemctl start supermachine-snapshotter.service
 [ -z "${unfinished:-}" ] || exit 1
 systemctl restart containerd.service
 echo "supermachine is installed: try  nerdctl run --rm --snapshotter supermachine --runtime io.containerd.supermachine.v2 IMAGE"

@@ -89,6 +89,29 @@ shim_pid() {
     pgrep -f "^[^ ]*containerd-shim-supermachine-v2 .*-id $1 "
 }
 
+# Usage: watch_events: collects containerd's events in the file `events`.
+watch_events() {
+    ctr events >events &
+    # It says nothing when it has subscribed: an event of our own is waited for.
+    until grep -q "$NAME-probe" events; do ctr namespaces create "$NAME-probe" 2>/dev/null || ctr namespaces remove "$NAME-probe"; done
+    ctr namespaces remove "$NAME-probe" 2>/dev/null || true
+}
+
+# Usage: task_events CONTAINER: topics of its task's events so far, without /tasks/, on one line.
+task_events() {
+    grep -F "\"container_id\":\"$1\"" events | grep -oE ' /tasks/[a-z-]+ ' | sed 's,[ /]*tasks/,,' | xargs
+}
+
+# Usage: saw_events CONTAINER TOPIC...
+saw_events() {
+    [ "$(task_events "$1")" = "${*:2}" ]
+}
+
+# Usage: is_gone PID
+is_gone() {
+    [ ! -e "/proc/$1" ]
+}
+
 # Why the last start was not restored, as the shim logged it.
 last_start_reason() {
     start_lines | tail -n 1 | sed -E 's/.* reason="([^"]*)".*/\1/'

@@ -176,7 +176,7 @@ fn sandbox_code(error: &SandboxError) -> Code {
         SandboxError::Config(_) => Code::INVALID_ARGUMENT,
         SandboxError::Machine(error) => kind_code(error.kind()),
         SandboxError::Start(error) => kind_code(error.kind()),
-        SandboxError::Upper { .. } => Code::FAILED_PRECONDITION,
+        SandboxError::Upper { .. } | SandboxError::Cgroup { .. } => Code::FAILED_PRECONDITION,
         SandboxError::Stream(_) | SandboxError::Gone => Code::UNAVAILABLE,
     }
 }

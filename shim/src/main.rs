@@ -11,6 +11,7 @@ mod daemon;
 mod error;
 mod events;
 mod hooks;
+mod host_cgroup;
 mod io;
 mod log;
 mod process_record;

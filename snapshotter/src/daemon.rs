@@ -21,7 +21,7 @@ use crate::metastore::Metastore;
 use crate::service::SnapshotService;
 use crate::service::api::snapshots_server::SnapshotsServer;
 use crate::snapshots::Snapshots;
-use crate::socket::{self, SocketFile};
+use crate::socket::{Inherited, SocketFile};
 use crate::template;
 
 /// A daemon whose directory is open and repaired.
@@ -59,8 +59,9 @@ impl Daemon {
         let layers = snapshots.layers().clone();
         // Dropped last: the lock must outlive the sockets' files, which a next daemon replaces.
         let _locked = Arc::clone(&directory);
-        let (listener, _socket) = listen(&config.paths.snapshotter_socket)?;
-        let (control_listener, _control_socket) = listen(&config.paths.daemon_socket)?;
+        let mut inherited = Inherited::take().context("can't take the service manager's sockets")?;
+        let (listener, _socket) = listen(&mut inherited, &config.paths.snapshotter_socket)?;
+        let (control_listener, _control_socket) = listen(&mut inherited, &config.paths.daemon_socket)?;
         let (bakes, builder) = Bakes::start(config).context("can't start the bake builder")?;
         let control =
             Control { directory, snapshots: Arc::clone(&snapshots), layers: layers.clone(), bakes: bakes.clone() };
@@ -97,8 +98,8 @@ impl Daemon {
     }
 }
 
-fn listen(path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
-    socket::listen(path).with_context(|| format!("can't listen at {}", path.display()))
+fn listen(inherited: &mut Inherited, path: &Path) -> anyhow::Result<(UnixListener, SocketFile)> {
+    inherited.listen(path).with_context(|| format!("can't listen at {}", path.display()))
 }
 
 /// containerd keeps its connection open all the time: a stop doesn't wait for it longer than this.

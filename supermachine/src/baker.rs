@@ -122,7 +122,7 @@ async fn boot_and_prepare(machine: &Machine, directory: &RunDirectory) -> Result
         host: Host {
             kvm: attachments.attach(&*machine.kvm),
             console: attachments.attach(&console),
-            network_namespace: None,
+            network: vmm_api::Network::New,
         },
         shape: machine.shape,
         kernel: attachments.attach(&kernel),

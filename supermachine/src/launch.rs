@@ -24,12 +24,24 @@ pub struct Launch {
     pub layers: Vec<PathBuf>,
     /// Ext4 image of the writable layer.
     pub upper: Option<PathBuf>,
-    /// Network namespace that the VMM enters.
-    pub network_namespace: Option<PathBuf>,
+    /// Whose network the VMM has.
+    pub network: Network,
     /// Directory of the cgroup (version 2) that the VMM is moved to.
     pub cgroup: Option<PathBuf>,
     /// The VM's host name.
     pub hostname: String,
+}
+
+/// Whose network a VMM has. The guest has none of it unless it is connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// One of its own, in which nothing is configured.
+    #[default]
+    New,
+    /// That of whoever starts the VM.
+    Inherited,
+    /// That of the network namespace with this path.
+    Of(PathBuf),
 }
 
 /// A file that a launch names can't be used.
@@ -71,7 +83,14 @@ pub enum LaunchError {
 pub(crate) struct Opened {
     layers: Vec<(File, u64)>,
     upper: Option<(File, u64)>,
-    pub(crate) network_namespace: Option<File>,
+    network: OpenedNetwork,
+}
+
+#[derive(Debug)]
+enum OpenedNetwork {
+    New,
+    Inherited,
+    Of(File),
 }
 
 impl Opened {
@@ -90,18 +109,25 @@ impl Opened {
             let remedy = "a disk is a whole number of 512-byte sectors";
             return Err(LaunchError::Size { role: "writable layer", path: path.clone(), bytes: *bytes, remedy });
         }
-        let network_namespace = launch.network_namespace.as_ref().map(|path| {
-            File::open(path).map_err(|source| LaunchError::Open {
+        let network = match &launch.network {
+            Network::New => OpenedNetwork::New,
+            Network::Inherited => OpenedNetwork::Inherited,
+            Network::Of(path) => OpenedNetwork::Of(File::open(path).map_err(|source| LaunchError::Open {
                 role: "network namespace",
                 path: path.clone(),
                 source,
-            })
-        });
-        Ok(Self {
-            layers: launch.layers.iter().map(layer).collect::<Result<_, _>>()?,
-            upper,
-            network_namespace: network_namespace.transpose()?,
-        })
+            })?),
+        };
+        Ok(Self { layers: launch.layers.iter().map(layer).collect::<Result<_, _>>()?, upper, network })
+    }
+
+    /// Attaches the network namespace to a message.
+    pub(crate) fn network<'a>(&'a self, attachments: &mut Attachments<'a>) -> vmm_api::Network {
+        match &self.network {
+            OpenedNetwork::New => vmm_api::Network::New,
+            OpenedNetwork::Inherited => vmm_api::Network::Inherited,
+            OpenedNetwork::Of(namespace) => vmm_api::Network::Of(attachments.attach(namespace)),
+        }
     }
 
     /// Attaches the disks' files to a message.

@@ -26,7 +26,7 @@ pub use baker::{BakeError, Baked, bake_base};
 pub use error::{ErrorKind, chain};
 pub use image::{Image, Lookup};
 pub use kvm::KvmError;
-pub use launch::Launch;
+pub use launch::{Launch, Network};
 pub use machine::{Machine, MachineError};
 pub use upper::{UpperError, clone_upper};
 pub use vm::{Mode, StartError, Started, Stream, StreamError, Timeline, Vm};

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{SeekFrom, ioctl_ficlone, seek};
+use rustix::fs::{CWD, RenameFlags, SeekFrom, ioctl_ficlone, renameat_with, seek};
 use rustix::io::Errno;
 
 /// A writable layer could not be made.
@@ -37,7 +37,8 @@ pub enum UpperError {
 
 /// Makes `target` a copy of `template` and returns its size in bytes. On a file system with reflinks that shares all
 /// blocks; elsewhere only the parts that hold data are copied, so that a sparse template stays sparse. A file that
-/// exists is an error; a failed copy is removed.
+/// exists is an error. The file appears complete or not at all; the caller sees to it that one target is made once at a
+/// time.
 pub fn clone_upper(template: &Path, target: &Path) -> Result<u64, UpperError> {
     let open = || {
         let file = File::open(template)?;
@@ -46,14 +47,19 @@ pub fn clone_upper(template: &Path, target: &Path) -> Result<u64, UpperError> {
     };
     let (source, bytes) = open().map_err(|source| UpperError::Template { path: template.to_owned(), source })?;
     let failed = |source| UpperError::Clone { path: target.to_owned(), source };
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).mode(0o600).open(target).map_err(failed)?;
-    if ioctl_ficlone(&file, &source).is_ok() {
-        return Ok(bytes);
-    }
-    copy_sparse(&source, &file, bytes).map_err(|error| {
+    let partial = PathBuf::from(format!("{}.partial", target.display()));
+    let make = || {
+        let mut options = OpenOptions::new();
+        // One that is there is of a copy that was killed.
+        let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        if ioctl_ficlone(&file, &source).is_err() {
+            copy_sparse(&source, &file, bytes)?;
+        }
+        Ok(renameat_with(CWD, &partial, CWD, target, RenameFlags::NOREPLACE)?)
+    };
+    make().map_err(|error| {
         // The first error is the one that counts.
-        let _kept = std::fs::remove_file(target);
+        let _kept = std::fs::remove_file(&partial);
         failed(error)
     })?;
     Ok(bytes)
@@ -108,10 +114,13 @@ mod tests {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
         let (template, target) = (dir.path().join("template"), other.path().join("upper"));
         std::fs::write(&template, vec![3; 10_000]).unwrap();
+        let partial = other.path().join("upper.partial");
+        std::fs::write(&partial, vec![9; 20_000]).unwrap();
         clone_upper(&template, &target).unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), vec![3; 10_000]);
         assert!(matches!(clone_upper(&template, &target), Err(UpperError::Clone { .. })));
         assert_eq!(std::fs::read(&target).unwrap().len(), 10_000);
+        assert!(!partial.exists());
     }
 
     #[test]

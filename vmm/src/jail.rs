@@ -33,22 +33,41 @@ fn cannot(step: &'static str) -> impl FnOnce(Errno) -> JailError {
     move |source| JailError::Step { step, source }
 }
 
-/// Moves the process into a network namespace, so that hooks which look for the container's network through the
-/// VMM's process id find it.
-pub fn enter_network(namespace: &OwnedFd) -> Result<(), JailError> {
-    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-        .map_err(cannot("enter the network namespace"))
+fn refused(step: &'static str) -> impl FnOnce(nix::errno::Errno) -> JailError {
+    move |error| JailError::Step { step, source: Errno::from_raw_os_error(error as i32) }
 }
 
-/// Gives up the view of the host's files, all capabilities, core dumps and most system calls, for good. Before any
-/// thread is started, since each of these is a property of threads that new ones inherit. What was opened stays open.
+/// Whose network the process is to have. Hooks look for the container's network through the VMM's process id.
+#[derive(Debug)]
+pub enum Network {
+    /// The one it has.
+    Inherited,
+    /// A new one.
+    New,
+    /// That of a namespace.
+    Of(OwnedFd),
+}
+
+fn change_network(network: Network) -> Result<(), JailError> {
+    match network {
+        Network::Inherited => Ok(()),
+        Network::New => unshare(CloneFlags::CLONE_NEWNET).map_err(refused("make a network namespace")),
+        Network::Of(namespace) => move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(cannot("enter the network namespace")),
+    }
+}
+
+/// Changes the network, then gives up the view of the host's files, all capabilities, core dumps and most system
+/// calls, for good. Before any thread is started, since each of these is a property of threads that new ones inherit.
+/// What was opened stays open.
 ///
 /// Without root's rights there is nothing to give up, and the process goes on as it is.
-pub fn lock_down() -> Result<(), JailError> {
+pub fn lock_down(network: Network) -> Result<(), JailError> {
     if geteuid().is_root() {
+        change_network(network)?;
         leave_host_files()?;
     } else {
-        eprintln!("not root: the VMM keeps its view of the host's files");
+        eprintln!("not root: the VMM keeps its view of the host's files and network");
     }
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, no_core).map_err(cannot("forbid core dumps"))?;
@@ -62,8 +81,7 @@ pub fn lock_down() -> Result<(), JailError> {
 /// Changes the process's root to an empty read-only file system, in a mount namespace that holds nothing else.
 fn leave_host_files() -> Result<(), JailError> {
     let step = "change to an empty root directory";
-    unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|error| JailError::Step { step, source: Errno::from_raw_os_error(error as i32) })?;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(refused(step))?;
     // All mounts, since what is unmounted below would otherwise be unmounted on the host too.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(cannot(step))?;

@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use devices::{Backings, Console, DeviceError, DeviceSet, layout};
 use kvm_ioctls::VcpuFd;
-use vmm_api::{ControlError, Disks, FailureKind, Host, Packet, Shape, Timeline};
+use vmm_api::{ControlError, Disks, FailureKind, Host, Network, Packet, Shape, Timeline};
 
 use crate::arch::{self, KernelError, Ports, StateError};
 use crate::jail::{self, JailError};
@@ -108,7 +107,11 @@ impl Opened {
         if !(1..=64).contains(&vcpus) || !memory_fits {
             return Err(StartError::Shape { vcpus, memory_bytes });
         }
-        let network = host.network_namespace.map(|fd| fds.take(fd)).transpose()?;
+        let network = match host.network {
+            Network::Inherited => jail::Network::Inherited,
+            Network::New => jail::Network::New,
+            Network::Of(fd) => jail::Network::Of(fds.take(fd)?),
+        };
         let console = File::from(fds.take(host.console)?);
         let kvm = Kvm::open(fds.take(host.kvm)?)?;
         let mut layers = Vec::with_capacity(disks.layers.len());
@@ -119,7 +122,7 @@ impl Opened {
             Some(upper) => Some((File::from(fds.take(upper.file)?), upper.length)),
             None => None,
         };
-        confine(network)?;
+        jail::lock_down(network)?;
         let mut opened = Self { kvm, shape, console, backings: Backings { layers, upper }, stopwatch };
         opened.stopwatch.timeline.opened_us = opened.stopwatch.elapsed_us();
         Ok(opened)
@@ -157,13 +160,6 @@ impl Opened {
         self.stopwatch.timeline.mapped_us = self.stopwatch.elapsed_us();
         Ok(Mapped { opened: self, vm, ram, vcpus })
     }
-}
-
-fn confine(network: Option<OwnedFd>) -> Result<(), JailError> {
-    if let Some(namespace) = network {
-        jail::enter_network(&namespace)?;
-    }
-    jail::lock_down()
 }
 
 /// Phase two: the VM exists with its memory, interrupt controllers and blank vCPUs.

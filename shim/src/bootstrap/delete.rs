@@ -17,6 +17,7 @@ use super::{SocketPath, remove_socket};
 use crate::bundle::{Bundle, GuestSpec};
 use crate::error::chain;
 use crate::hooks::{self, Status};
+use crate::host_cgroup::HostCgroup;
 use crate::process_record;
 use crate::service::to_timestamp;
 use crate::task::Identity;
@@ -85,6 +86,7 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
         remove_shim_socket(&bundle)?;
     }
     run_poststop(&bundle, &flags.id);
+    remove_cgroup(&bundle)?;
     unmount(&bundle.join("rootfs"))?;
     let state = config.paths.sandbox(&flags.namespace, &flags.id);
     gone(fs::remove_dir_all(&state)).map_err(|source| DeleteError::Remove { path: state, source })?;
@@ -102,6 +104,11 @@ fn remove_shim_socket(bundle: &Path) -> Result<(), DeleteError> {
     let Ok(address) = fs::read_to_string(bundle.join("address")) else { return Ok(()) };
     let removed = remove_socket(&SocketPath::parse(address.trim()));
     removed.map_err(|source| DeleteError::Remove { path: address.into(), source })
+}
+
+fn remove_cgroup(bundle: &Path) -> Result<(), DeleteError> {
+    let Some(cgroup) = Bundle::load(bundle).ok().and_then(|bundle| HostCgroup::of(&bundle.spec)) else { return Ok(()) };
+    cgroup.remove().map_err(|source| DeleteError::Remove { path: cgroup.path().to_owned(), source })
 }
 
 /// Runs the hooks that free what others hold for the container. Their failure keeps nothing else from being freed.

@@ -35,20 +35,29 @@ pub(crate) trait EnsureLayers: Send + Sync {
 
 /// Finds the disks behind `mount`, a snapshot below `root`.
 ///
-/// When every layer is there this is one `stat` each; otherwise `daemon` is asked.
+/// When every layer is there this is one `stat` each; otherwise `daemon` is asked. So it is for what the host has
+/// written into the snapshot (`nerdctl cp` into a container that doesn't run), which becomes one more layer, below what
+/// the container has written itself.
 pub(crate) async fn locate(root: &Path, mount: &Mount, daemon: &dyn EnsureLayers) -> Result<RootLayers, BundleError> {
     let snapshot = Snapshot::parse(root, mount)
         .ok_or_else(|| BundleError::ForeignRootfs { mount: format!("({} of {})", mount.type_, describe(mount)) })?;
-    let upper = snapshot.upper.map(|directory| beside(&directory, UPPER_FILE));
+    let upper = snapshot.upper.as_ref().map(|directory| beside(directory, UPPER_FILE));
     let files: Vec<_> = snapshot.lower.iter().map(|directory| beside(directory, LAYER_FILE)).collect();
-    let Some(missing) = files.iter().position(|file| !file.exists()) else {
-        return Ok(RootLayers { layers: files, upper });
-    };
-    let layers = daemon
-        .ensure(&snapshot.lower)
-        .await
-        .map_err(|source| BundleError::Layer { path: snapshot.lower[missing].clone(), source })?;
+    let missing = files.iter().zip(&snapshot.lower).find(|(file, _)| !file.exists()).map(|(_, directory)| directory);
+    let written = snapshot.upper.iter().find(|directory| holds_files(directory));
+    let Some(cause) = missing.or(written).cloned() else { return Ok(RootLayers { layers: files, upper }) };
+    let mut directories = snapshot.lower;
+    directories.extend(written.cloned());
+    let answer = daemon.ensure(&directories).await;
+    let mut layers = answer.map_err(|source| BundleError::Layer { path: cause, source })?;
+    // The host may have removed again what it wrote.
+    layers.retain(|layer| !layer.as_os_str().is_empty());
     Ok(RootLayers { layers, upper })
+}
+
+/// A directory that can't be read has none: then there is nothing to convert either.
+fn holds_files(directory: &Path) -> bool {
+    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Snapshot directories of a mount.
@@ -116,6 +125,16 @@ mod tests {
         }
     }
 
+    /// Names a file for each directory.
+    struct EveryLayer;
+
+    #[async_trait::async_trait]
+    impl EnsureLayers for EveryLayer {
+        async fn ensure(&self, dirs: &[PathBuf]) -> Result<Vec<PathBuf>, Box<dyn std::error::Error + Send + Sync>> {
+            Ok(dirs.iter().map(|directory| directory.with_extension("squashfs")).collect())
+        }
+    }
+
     fn mount(type_: &str, source: &str, options: &[String]) -> Mount {
         Mount { type_: type_.into(), source: source.into(), options: options.to_vec(), ..Default::default() }
     }
@@ -154,6 +173,20 @@ mod tests {
         assert_eq!(found.unwrap().layers, [root.path().join("snapshots/7/layer.squashfs")]);
         let found = locate(root.path(), &mount("bind", &dirs[0], &["rw".into(), "rbind".into()]), &NoDaemon).await;
         assert_eq!(found.unwrap().upper, Some(root.path().join("snapshots/7/upper.ext4")));
+    }
+
+    #[tokio::test]
+    async fn what_the_host_wrote_is_the_top_layer() {
+        let (root, dirs) = snapshots(&[1, 2]);
+        let options = [format!("upperdir={}", dirs[1]), format!("lowerdir={}", dirs[0])];
+        let mount = mount("overlay", "overlay", &options);
+        let files = |id: u32| root.path().join(format!("snapshots/{id}/fs.squashfs"));
+        fs::write(root.path().join("snapshots/2/fs/copied"), "").unwrap();
+        let found = locate(root.path(), &mount, &EveryLayer).await.unwrap();
+        assert_eq!(found.layers, [files(1), files(2)]);
+        assert_eq!(found.upper, Some(root.path().join("snapshots/2/upper.ext4")));
+        let error = locate(root.path(), &mount, &NoDaemon).await.unwrap_err();
+        assert!(matches!(error, BundleError::Layer { path, .. } if path == Path::new(&dirs[1])));
     }
 
     #[tokio::test]

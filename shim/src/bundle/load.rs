@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use supermachine::Network;
 
 use super::BundleError;
 
@@ -37,11 +38,16 @@ impl Bundle {
         }
     }
 
-    /// The network namespace that the specification names by path.
-    pub(crate) fn network_namespace(&self) -> Option<&Path> {
-        let namespaces = self.spec.linux().as_ref()?.namespaces().as_ref()?;
-        let network = namespaces.iter().find(|namespace| namespace.typ() == LinuxNamespaceType::Network)?;
-        network.path().as_deref().filter(|path| !path.as_os_str().is_empty())
+    /// The network on the host's side: of the namespace that is named by path, or a new one; without an entry the
+    /// host's own.
+    pub(crate) fn network(&self) -> Network {
+        let namespaces = self.spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
+        let mut networks = namespaces.filter(|namespace| namespace.typ() == LinuxNamespaceType::Network);
+        match networks.next().map(|network| network.path().as_ref().filter(|path| !path.as_os_str().is_empty())) {
+            None => Network::Inherited,
+            Some(None) => Network::New,
+            Some(Some(path)) => Network::Of(path.clone()),
+        }
     }
 }
 
@@ -57,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn network_namespace_is_the_one_with_a_path() {
+    fn network_is_named_new_or_the_hosts() {
         let spec = |namespaces| {
             serde_json::json!({
                 "ociVersion": "1.2.0",
@@ -68,10 +74,14 @@ mod tests {
         };
         let (dir, loaded) = bundle(&spec(serde_json::json!([{"type": "pid"}, {"type": "network", "path": "/ns/a"}])));
         let loaded = loaded.unwrap();
-        assert_eq!(loaded.network_namespace(), Some(Path::new("/ns/a")));
+        assert_eq!(loaded.network(), Network::Of("/ns/a".into()));
         assert_eq!(loaded.rootfs(), dir.path().join("rootfs"));
-        let (_dir, loaded) = bundle(&spec(serde_json::json!([{"type": "network"}])));
-        assert_eq!(loaded.unwrap().network_namespace(), None);
+        for new in [serde_json::json!([{"type": "network"}]), serde_json::json!([{"type": "network", "path": ""}])] {
+            assert_eq!(bundle(&spec(new)).1.unwrap().network(), Network::New);
+        }
+        for host in [serde_json::json!([{"type": "pid"}]), serde_json::json!(null)] {
+            assert_eq!(bundle(&spec(host)).1.unwrap().network(), Network::Inherited);
+        }
     }
 
     #[test]

@@ -64,7 +64,8 @@ fn refuse(code: Code, message: &str) -> ttrpc::Error {
 /// What `late` writes.
 pub(crate) const LATE_BYTES: usize = 1 << 20;
 
-/// Runs `exit N`, `cat`, `sleep`, and `late`, whose output comes after its exit; anything else is missing.
+/// Runs `exit N`, `cat`, `sleep`, `late`, whose output comes after its exit, and `deaf`, whose
+/// guest doesn't answer signals; anything else is missing.
 async fn run(guest: Arc<Guest>, program: Arc<Program>) {
     let (stdin, stdout) = (guest.stream(program.stdio.stdin), guest.stream(program.stdio.stdout));
     match program.args[0].as_str() {
@@ -104,7 +105,7 @@ impl Agent for FakeAgent {
 
     async fn start_process(&self, _: &TtrpcContext, call: ProcessRequest) -> ttrpc::Result<Empty> {
         let program = self.0.program(&call.container_id, &call.exec_id)?;
-        if !["exit", "cat", "late", "sleep"].contains(&program.args[0].as_str()) {
+        if !["exit", "cat", "deaf", "late", "sleep"].contains(&program.args[0].as_str()) {
             return Err(refuse(Code::NOT_FOUND, "no such program"));
         }
         tokio::spawn(run(Arc::clone(&self.0), program));
@@ -119,6 +120,9 @@ impl Agent for FakeAgent {
 
     async fn signal_process(&self, _: &TtrpcContext, call: SignalProcessRequest) -> ttrpc::Result<Empty> {
         let program = self.0.program(&call.container_id, &call.exec_id)?;
+        if program.args[0] == "deaf" {
+            std::future::pending::<()>().await;
+        }
         let sent = program.exit.send_if_modified(|exit| exit.is_none() && exit.replace(128 + call.signal).is_none());
         if sent { Ok(Empty::default()) } else { Err(refuse(Code::NOT_FOUND, "exited")) }
     }

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::{Launch, Launcher, Sandbox, SandboxError};
 use crate::bundle::{BundleError, EnsureLayers, RootLayers, locate_layers};
+use crate::host_cgroup::HostCgroup;
 use crate::io::Stream;
 
 /// Starts VMs as the host's configuration says.
@@ -41,6 +42,7 @@ impl Launcher for MicroVms {
         if let Some(path) = &launch.root.upper {
             clone_upper(&config.paths.upper_template(), path)?;
         }
+        let cgroup = launch.cgroup.map(MadeCgroup::make).transpose()?;
         let vm = Vm::start(
             &machine,
             supermachine::Launch {
@@ -49,8 +51,8 @@ impl Launcher for MicroVms {
                 hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
                 layers: launch.root.layers,
                 upper: launch.root.upper,
-                network_namespace: launch.network_namespace,
-                cgroup: None,
+                network: launch.network,
+                cgroup: cgroup.as_ref().map(|cgroup| cgroup.0.path().to_owned()),
                 id: launch.id,
             },
         )
@@ -66,7 +68,7 @@ impl Launcher for MicroVms {
             };
             tokio::spawn(request_bake(config.paths.daemon_socket.clone(), request));
         }
-        Ok(Arc::new(MicroVm::new(vm)))
+        Ok(Arc::new(MicroVm::new(vm, cgroup)))
     }
 }
 
@@ -112,23 +114,43 @@ impl EnsureLayers for LayerDaemon {
     }
 }
 
+/// A cgroup that is removed when this is dropped, which must be after its VM's end.
+struct MadeCgroup(HostCgroup);
+
+impl MadeCgroup {
+    fn make(cgroup: HostCgroup) -> Result<Self, SandboxError> {
+        match cgroup.create() {
+            Ok(()) => Ok(Self(cgroup)),
+            Err(source) => Err(SandboxError::Cgroup { path: cgroup.path().to_owned(), source }),
+        }
+    }
+}
+
+impl Drop for MadeCgroup {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.remove() {
+            warn!("the cgroup {} is left behind: {error}", self.0.path().display());
+        }
+    }
+}
+
 /// One VM. Its handle is taken away by the first shutdown.
 struct MicroVm {
     pid: u32,
     agent: AgentClient,
     rootfs: RootFilesystem,
     exited: supermachine::Exited,
-    vm: RwLock<Option<Vm>>,
+    vm: RwLock<Option<(Vm, Option<MadeCgroup>)>>,
 }
 
 impl MicroVm {
-    fn new(vm: Vm) -> Self {
+    fn new(vm: Vm, cgroup: Option<MadeCgroup>) -> Self {
         Self {
             pid: u32::try_from(vm.pid()).unwrap_or_default(),
             agent: vm.agent().clone(),
             rootfs: vm.rootfs(),
             exited: vm.exited(),
-            vm: RwLock::new(Some(vm)),
+            vm: RwLock::new(Some((vm, cgroup))),
         }
     }
 }
@@ -149,7 +171,8 @@ impl Sandbox for MicroVm {
 
     async fn open_stream(&self) -> Result<Stream, SandboxError> {
         let vm = self.vm.read().await;
-        let stream = vm.as_ref().ok_or(SandboxError::Gone)?.open_stream()?;
+        let (vm, _) = vm.as_ref().ok_or(SandboxError::Gone)?;
+        let stream = vm.open_stream()?;
         Ok(Stream { token: stream.token, socket: stream.socket })
     }
 
@@ -162,8 +185,9 @@ impl Sandbox for MicroVm {
     }
 
     async fn shutdown(&self) {
-        if let Some(vm) = self.vm.write().await.take() {
+        if let Some((vm, cgroup)) = self.vm.write().await.take() {
             vm.shutdown().await;
+            drop(cgroup);
         }
     }
 }

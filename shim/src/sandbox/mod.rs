@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_proto::{AgentClient, RootFilesystem};
+use supermachine::Network;
 use thiserror::Error;
 
 use crate::bundle::RootLayers;
+use crate::host_cgroup::HostCgroup;
 use crate::io::Stream;
 
 pub(crate) use microvm::MicroVms;
@@ -39,8 +41,10 @@ pub(crate) struct Launch {
     pub(crate) id: String,
     /// Its disks.
     pub(crate) root: RootLayers,
-    /// The network namespace that the VMM enters.
-    pub(crate) network_namespace: Option<PathBuf>,
+    /// Whose network the VMM has.
+    pub(crate) network: Network,
+    /// The cgroup that the VMM is put into.
+    pub(crate) cgroup: Option<HostCgroup>,
     /// Name and value of the container's annotations, some of which configure the VM.
     pub(crate) annotations: Vec<(String, String)>,
 }
@@ -74,6 +78,15 @@ pub(crate) enum SandboxError {
         /// What went wrong.
         #[source]
         source: supermachine::UpperError,
+    },
+    /// No cgroup.
+    #[error("make the VM's cgroup {path}")]
+    Cgroup {
+        /// Its directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
     },
     /// The VM did not start.
     #[error("start the VM")]

@@ -15,6 +15,7 @@ use super::{SLOW_CALL, Service};
 use crate::bundle::{self, Bundle, BundleError, GuestSpec};
 use crate::error::ServiceError;
 use crate::hooks::{self, Status};
+use crate::host_cgroup::HostCgroup;
 use crate::io::LogIdentity;
 use crate::process_record;
 use crate::sandbox::{Launch, Sandbox};
@@ -55,7 +56,8 @@ impl Service {
             namespace: self.shared.namespace.clone(),
             id: request.id.clone(),
             root: self.shared.launcher.locate(&mount).await?,
-            network_namespace: bundle.network_namespace().map(Path::to_owned),
+            network: bundle.network(),
+            cgroup: HostCgroup::of(&bundle.spec),
             annotations: bundle.spec.annotations().iter().flatten().map(|(n, v)| (n.clone(), v.clone())).collect(),
         };
         Ok(self.shared.launcher.launch(launch).await?)

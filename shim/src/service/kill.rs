@@ -1,5 +1,7 @@
 //! Kill: a signal to a process, or to all of a container.
 
+use std::time::Duration;
+
 use agent_proto::SignalProcessRequest;
 use containerd_shim_protos::api::{Empty, KillRequest};
 use nix::sys::signal::Signal;
@@ -10,6 +12,9 @@ use ttrpc::context::with_duration;
 use super::{QUICK_CALL, Service, describe};
 use crate::error::ServiceError;
 use crate::task::StateError;
+
+/// How long a guest may take over killing a container; then its VM is ended, which comes to the same.
+const LETHAL_CALL: Duration = Duration::from_secs(2);
 
 impl Service {
     pub(super) async fn run_kill(self, request: KillRequest) -> Result<Empty, ServiceError> {
@@ -27,13 +32,15 @@ impl Service {
             all: request.all,
             ..Default::default()
         };
-        match container.sandbox.agent().signal_process(with_duration(QUICK_CALL), &call).await {
+        let is_lethal = request.signal == Signal::SIGKILL as u32 && !process.is_exec();
+        let limit = if is_lethal { LETHAL_CALL } else { QUICK_CALL };
+        match container.sandbox.agent().signal_process(with_duration(limit), &call).await {
             Ok(_) => Ok(Empty::default()),
             Err(ttrpc::Error::RpcStatus(status)) if status.code == Code::NOT_FOUND.into() => {
                 Err(ServiceError::Finished { process: name() })
             }
             Err(source @ ttrpc::Error::RpcStatus(_)) => Err(ServiceError::agent("signal the process", source)),
-            Err(source) if request.signal == Signal::SIGKILL as u32 && !process.is_exec() => {
+            Err(source) if is_lethal => {
                 warn!("the VM does not answer ({source}): ending it");
                 container.sandbox.shutdown().await;
                 Ok(Empty::default())

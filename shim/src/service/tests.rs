@@ -1,6 +1,5 @@
 //! The Task service over ttrpc, with a fake VM behind it and a fake containerd for its events.
 
-use std::path::Path;
 use std::time::Duration;
 
 use containerd_shim_protos::api::{
@@ -174,7 +173,7 @@ async fn a_container_lives_and_its_events_are_in_order() {
     assert!(std::fs::read_to_string(bench.dir.path().join("created")).unwrap().contains("\"pid\":4242"));
     assert!(std::fs::read_to_string(bench.dir.path().join("stopped")).unwrap().contains("stopped"));
     let (launch, sandbox) = bench.launcher.launched.lock().unwrap().pop().unwrap();
-    assert_eq!(launch.network_namespace.as_deref(), Some(Path::new("/ns")));
+    assert_eq!(launch.network, supermachine::Network::Of("/ns".into()));
     timeout(Duration::from_secs(10), crate::sandbox::Sandbox::exited(sandbox.as_ref())).await.unwrap();
 }
 
@@ -287,6 +286,18 @@ async fn a_vm_that_goes_away_ends_its_processes() {
     let sandbox = Arc::clone(&bench.launcher.launched.lock().unwrap()[0].1);
     let (status, ()) = tokio::join!(bench.wait(""), sandbox.crash("kernel panic"));
     assert_eq!(status.unwrap(), 137);
+    assert_eq!(bench.delete("").await.unwrap(), 137);
+}
+
+#[tokio::test]
+async fn a_guest_that_hangs_is_killed_with_its_vm() {
+    let bench = Bench::new().await;
+    bench.create(&["deaf"], "", "").await.unwrap();
+    bench.start("").await.unwrap();
+    let ended = timeout(Duration::from_secs(5), bench.wait(""));
+    let (killed, ended) = tokio::join!(bench.kill("", 9), ended);
+    killed.unwrap();
+    assert_eq!(ended.unwrap().unwrap(), 137);
     assert_eq!(bench.delete("").await.unwrap(), 137);
 }
 

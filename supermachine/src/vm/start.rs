@@ -149,7 +149,7 @@ impl Start<'_> {
         let host = Host {
             kvm: attachments.attach(&*self.machine.kvm),
             console: attachments.attach(console),
-            network_namespace: self.files.network_namespace.as_ref().map(|file| attachments.attach(file)),
+            network: self.files.network(&mut attachments),
         };
         let request = match source {
             Source::Bake(bake) => Request::Restore(Restore {

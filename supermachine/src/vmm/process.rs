@@ -24,7 +24,7 @@ use crate::vmm::exit::{Exit, ExitReason, Exited};
 /// Lines of the guest's console that go into messages.
 const CONSOLE_LINES: usize = 5;
 /// How long a VMM may take to end when told to, before it is killed.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// A VMM can't be spawned.
 #[derive(Debug, thiserror::Error)]

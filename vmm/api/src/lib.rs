@@ -88,8 +88,19 @@ pub struct Host {
     pub kvm: Fd,
     /// Where the guest's serial console is written (append).
     pub console: Fd,
-    /// Network namespace to enter before anything else.
-    pub network_namespace: Option<Fd>,
+    /// Whose network the process has.
+    pub network: Network,
+}
+
+/// Whose network a VMM has, which is what hooks find through its process id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// That of whoever started it.
+    Inherited,
+    /// One of its own, in which nothing is configured.
+    New,
+    /// That of a network namespace, entered before anything else.
+    Of(Fd),
 }
 
 /// Boots a kernel.

@@ -28,6 +28,13 @@ fn a_running_vmm_has_an_empty_root_and_no_privileges() {
         // The process's filter, and the thread's own on top of it.
         assert_eq!(line("Seccomp_filters:"), "2", "{task:?}");
     }
+    // A network of its own, without anything but the loopback interface that every namespace has.
+    let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_ne!(network(&vmm.pid().to_string()), network("self"));
+    let interfaces = std::fs::read_to_string(format!("{process}/net/dev")).unwrap();
+    let interfaces: Vec<_> =
+        interfaces.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect();
+    assert_eq!(interfaces, ["lo"]);
     // The host still has its mounts.
     assert!(std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count() > 1);
     // What a running VMM is asked for is still possible.

@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use vmm_api::{
-    Boot, ControlError, ControlSocket, Disks, Fd, Host, MemoryExtent, Reply, Request, Restore, Shape, Timeline,
+    Boot, ControlError, ControlSocket, Disks, Fd, Host, MemoryExtent, Network, Reply, Request, Restore, Shape, Timeline,
 };
 
 /// How long anything may take in an emulated machine.
@@ -120,7 +120,7 @@ impl Vmm {
         let (kvm, console) = self.host_files();
         self.shape = shape;
         let request = Request::Boot(Boot {
-            host: Host { kvm: Fd(0), console: Fd(1), network_namespace: None },
+            host: Host { kvm: Fd(0), console: Fd(1), network: Network::New },
             shape,
             kernel: Fd(2),
             initrd: Fd(3),
@@ -140,7 +140,7 @@ impl Vmm {
         let (kvm, console) = self.host_files();
         self.shape = bake.shape;
         let request = Request::Restore(Restore {
-            host: Host { kvm: Fd(0), console: Fd(1), network_namespace: None },
+            host: Host { kvm: Fd(0), console: Fd(1), network: Network::New },
             shape: bake.shape,
             state: Fd(2),
             memory: Fd(3),

@@ -1,0 +1,29 @@
+# limit: 300
+# Cold starts of one shape ask for one bake. When its builder's VMM is killed, or the
+# whole daemon, no part of a bake stays, and the next cold start asks again.
+count() { log_lines supermachine-snapshotter | grep -c "$1" || true; }
+builder() { pgrep --parent "$(systemctl show --property MainPID --value supermachine-snapshotter)" supermachine-vm; }
+has_logged() { [ "$(count "$1")" = "$2" ]; }
+rm -rf $bakes/*
+ctr_run --rm $busybox "$NAME-1" true
+wait_until 30 builder >/dev/null
+kill -KILL "$(builder)"
+wait_until 30 has_logged 'baking failed' 1
+assert_eq '' "$(find $bakes -name memory)" 'left by the killed builder'
+
+ctr_run --rm $busybox "$NAME-2" true
+assert_eq cold "$(last_start_mode)"
+wait_until 30 builder >/dev/null
+vmm=$(builder)
+kill -KILL "$(systemctl show --property MainPID --value supermachine-snapshotter)"
+wait_until 10 is_gone "$vmm"
+# The successor sweeps when it starts.
+nothing_left() { [ -z "$(find $bakes -name memory)" ]; }
+wait_until 20 nothing_left
+
+ctr_run --rm $busybox "$NAME-3" true & ctr_run --rm $busybox "$NAME-4" true
+wait $!
+assert_eq 2 "$(start_lines | tail -n 2 | grep -c mode=cold)" 'cold starts at once'
+wait_until 120 a_bake_exists
+assert_eq 1 "$(count ' baked ')" 'bakes made'
+assert_eq 0 "$(count 'there already')" 'bakes made in vain'

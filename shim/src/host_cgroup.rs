@@ -1,0 +1,161 @@
+//! The host's cgroup of a container: its VMM runs there, so that the host accounts for it where it looks for it.
+//!
+//! Limits of the container are the guest's to enforce, in a cgroup of the guest; here are none.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use oci_spec::runtime::Spec;
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// What hosts account for. Enabled on the way to a new cgroup, as runc does.
+const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
+
+/// How long killed processes may take to be gone.
+const EMPTY_WITHIN: Duration = Duration::from_secs(1);
+const EMPTY_POLL: Duration = Duration::from_millis(5);
+
+/// A cgroup (version 2) of the host. It need not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostCgroup {
+    root: PathBuf,
+    path: PathBuf,
+}
+
+impl HostCgroup {
+    /// The one that a specification names. None if it names none, or if the host has no cgroups of version 2.
+    pub(crate) fn of(spec: &Spec) -> Option<Self> {
+        Self::below(Path::new(ROOT), spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?)
+    }
+
+    fn below(root: &Path, name: &str) -> Option<Self> {
+        let relative = match name.split(':').collect::<Vec<_>>()[..] {
+            [slice, prefix, name] => unit(slice, prefix, name),
+            _ => PathBuf::from(name),
+        };
+        // Only names: nothing outside the root, and not the root itself.
+        let path: PathBuf = relative.components().filter(|part| *part != Component::RootDir).collect();
+        let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
+        let is_there = root.join("cgroup.controllers").exists();
+        (is_below && path.file_name().is_some() && is_there)
+            .then(|| Self { root: root.to_owned(), path: root.join(path) })
+    }
+
+    /// Its directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes it, with those above it.
+    pub(crate) fn create(&self) -> io::Result<()> {
+        let Ok(names) = self.path.strip_prefix(&self.root) else { return Ok(()) };
+        let mut parent = self.root.clone();
+        for name in names.components() {
+            enable_controllers(&parent);
+            let path = parent.join(name);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+                _ => parent = path,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes it, but not those above it. One that is gone is as good. A VMM that is still in it has been told to end
+    /// and may not have got to it: it is killed, and waited for.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        let deadline = Instant::now() + EMPTY_WITHIN;
+        loop {
+            match fs::remove_dir(&self.path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                    fs::write(self.path.join("cgroup.kill"), "1")?;
+                    std::thread::sleep(EMPTY_POLL);
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Where systemd has the scope `prefix-name.scope` of a slice: `a-b.slice` is below `a.slice`.
+fn unit(slice: &str, prefix: &str, name: &str) -> PathBuf {
+    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    let mut path = PathBuf::new();
+    let stem = slice.strip_suffix(".slice").unwrap_or(slice);
+    // The root's own name is "-".
+    if stem != "-" {
+        for (end, _) in stem.match_indices('-').chain([(stem.len(), "")]) {
+            path.push(format!("{}.slice", &stem[..end]));
+        }
+    }
+    path.push(match prefix {
+        _ if name.ends_with(".slice") => name.to_owned(),
+        "" => format!("{name}.scope"),
+        prefix => format!("{prefix}-{name}.scope"),
+    });
+    path
+}
+
+/// Best effort: a cgroup that holds processes can't give controllers to those below it, and is used without.
+fn enable_controllers(cgroup: &Path) {
+    let read = |file| fs::read_to_string(cgroup.join(file)).unwrap_or_default();
+    let (there, enabled) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
+    let has = |list: &str, controller: &str| list.split_whitespace().any(|word| word == controller);
+    for controller in CONTROLLERS {
+        if has(&there, controller) && !has(&enabled, controller) {
+            drop(fs::write(cgroup.join("cgroup.subtree_control"), format!("+{controller}")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("cgroup.controllers"), "cpuset cpu io memory\n").unwrap();
+        root
+    }
+
+    #[test]
+    fn names_lead_below_the_root() {
+        let root = root();
+        for (name, path) in [
+            ("/default/c1", Some("default/c1")),
+            ("relative/c1", Some("relative/c1")),
+            ("system.slice:nerdctl:c1", Some("system.slice/nerdctl-c1.scope")),
+            (":cri-containerd:c1", Some("system.slice/cri-containerd-c1.scope")),
+            ("kubepods-burstable-pod1.slice:cri-containerd:c1", {
+                Some("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-c1.scope")
+            }),
+            ("-.slice::c1", Some("c1.scope")),
+            ("/", None),
+            ("", None),
+            ("/a/../../etc", None),
+            ("a:..:..", Some("a.slice/..-...scope")),
+        ] {
+            let cgroup = HostCgroup::below(root.path(), name);
+            assert_eq!(cgroup.map(|cgroup| cgroup.path), path.map(|path| root.path().join(path)), "{name}");
+        }
+        let elsewhere = tempfile::tempdir().unwrap();
+        assert_eq!(HostCgroup::below(elsewhere.path(), "/default/c1"), None);
+    }
+
+    #[test]
+    fn made_with_controllers_and_removed_alone() {
+        let root = root();
+        fs::write(root.path().join("cgroup.subtree_control"), "cpu memory\n").unwrap();
+        let cgroup = HostCgroup::below(root.path(), "/default/c1").unwrap();
+        cgroup.create().unwrap();
+        assert_eq!(fs::read_to_string(root.path().join("cgroup.subtree_control")).unwrap(), "+io");
+        cgroup.create().unwrap();
+        assert!(cgroup.path().is_dir());
+        cgroup.remove().unwrap();
+        cgroup.remove().unwrap();
+        assert!(root.path().join("default").is_dir() && !cgroup.path().exists());
+    }
+}
