@@ -10,31 +10,18 @@ use serde_json::{Map, Value};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// The filter of the whole process. It stays in force under those of the threads, so it allows what any of them does.
-const WHOLE: &str = "start";
-
 fn main() -> Result<(), Failure> {
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
     let source = Path::new("seccomp").join(&arch).with_extension("json");
     println!("cargo::rerun-if-changed={}", source.display());
-    let mut filters = serde_json::from_slice(&fs::read(&source)?)?;
-    include_threads(&mut filters)?;
-    let text = serde_json::to_vec(&filters)?;
+    let text = fs::read(&source)?;
+    let filters: Map<String, Value> = serde_json::from_slice(&text)?;
+    for filter in filters.values() {
+        refuse_contradictions(filter["filter"].as_array().ok_or("a filter has no rules")?)?;
+    }
     let programs = compile_from_json(text.as_slice(), TargetArch::try_from(arch.as_str())?)?;
     let target = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("seccomp.rs");
     Ok(fs::write(target, rust(programs)?)?)
-}
-
-/// Adds the rules of the threads' filters to the process's.
-fn include_threads(filters: &mut Map<String, Value>) -> Result<(), Failure> {
-    let rules = |filter: &Value| filter["filter"].as_array().cloned().ok_or("a filter has no rules");
-    let mut all = Vec::new();
-    for filter in filters.values() {
-        all.extend(rules(filter)?);
-    }
-    refuse_contradictions(&all)?;
-    filters.get_mut(WHOLE).ok_or("the filter of the process is missing")?["filter"] = all.into();
-    Ok(())
 }
 
 /// A rule without conditions would lose against one with conditions for the same call.

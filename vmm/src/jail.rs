@@ -10,31 +10,21 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space, set_capabilities, set_no_new_privs,
 };
 
-use crate::seccomp::{self, Role};
-
 /// The process could not be confined.
 #[derive(Debug, thiserror::Error)]
-pub enum JailError {
-    /// A step failed.
-    #[error("can't {step}")]
-    Step {
-        /// Which.
-        step: &'static str,
-        /// Why.
-        #[source]
-        source: Errno,
-    },
-    /// The kernel refused a filter.
-    #[error("can't restrict system calls; the kernel needs CONFIG_SECCOMP_FILTER")]
-    Filter(#[source] seccompiler::Error),
+#[error("can't {step}")]
+pub struct JailError {
+    step: &'static str,
+    #[source]
+    source: Errno,
 }
 
 fn cannot(step: &'static str) -> impl FnOnce(Errno) -> JailError {
-    move |source| JailError::Step { step, source }
+    move |source| JailError { step, source }
 }
 
 fn refused(step: &'static str) -> impl FnOnce(nix::errno::Errno) -> JailError {
-    move |error| JailError::Step { step, source: Errno::from_raw_os_error(error as i32) }
+    move |error| JailError { step, source: Errno::from_raw_os_error(error as i32) }
 }
 
 /// Whose network the process is to have. Hooks look for the container's network through the VMM's process id.
@@ -57,9 +47,9 @@ fn change_network(network: Network) -> Result<(), JailError> {
     }
 }
 
-/// Changes the network, then gives up the view of the host's files, all capabilities, core dumps and most system
-/// calls, for good. Before any thread is started, since each of these is a property of threads that new ones inherit.
-/// What was opened stays open.
+/// Changes the network, then gives up the view of the host's files, all capabilities and core dumps, for good. Before
+/// any thread is started, since each of these is a property of threads that new ones inherit. What was opened stays
+/// open.
 ///
 /// Without root's rights there is nothing to give up, and the process goes on as it is.
 pub fn lock_down(network: Network) -> Result<(), JailError> {
@@ -74,8 +64,7 @@ pub fn lock_down(network: Network) -> Result<(), JailError> {
     set_no_new_privs(true).map_err(cannot("forbid new privileges"))?;
     let none = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
-        .map_err(cannot("drop capabilities"))?;
-    seccomp::restrict(Role::Start).map_err(JailError::Filter)
+        .map_err(cannot("drop capabilities"))
 }
 
 /// Changes the process's root to an empty read-only file system, in a mount namespace that holds nothing else.
