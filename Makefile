@@ -31,7 +31,7 @@ e2e: setup
 	@$(xtask) e2e --profile release --filter '$(FILTER)' --flavour $(HOST)
 
 soak: setup
-	@$(xtask) e2e --profile release --soak
+	@$(xtask) e2e --profile release --soak --time-limit 10800
 
 bench: setup
 	@$(xtask) bench
