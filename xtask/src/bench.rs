@@ -55,7 +55,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         })?;
         println!("    made by: cargo run -p xtask -- bench --clock {} --runs {}", clock.name(), options.runs);
         ensure!(
-            !matches!(ending, Ending::Died | Ending::TimedOut),
+            !matches!(ending, Ending::Died | Ending::Stuck | Ending::TimedOut),
             "no figures: {}\n{}",
             ending.describe(),
             job.console_tail()

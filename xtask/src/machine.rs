@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use crate::accelerator::Accelerator;
+use crate::clock::Clock;
 use crate::job::{Flavour, Job};
 use crate::paths;
 use crate::product::Product;
@@ -99,6 +100,8 @@ pub(crate) enum Ending {
     TimedOut,
     /// The machine stopped first.
     Died,
+    /// The emulated machine stood still and was switched off.
+    Stuck,
 }
 
 impl Ending {
@@ -108,6 +111,7 @@ impl Ending {
             Self::Finished(status) => format!("its job ended with status {status}"),
             Self::TimedOut => "the host was switched off at its time limit".to_owned(),
             Self::Died => "the host stopped before its job ended".to_owned(),
+            Self::Stuck => "the emulated host lost its clock and was switched off; run it again".to_owned(),
         }
     }
 
@@ -116,7 +120,7 @@ impl Ending {
         let code = match self {
             Self::Finished(status) => return ExitCode::from(*status),
             Self::TimedOut => 124,
-            Self::Died => 125,
+            Self::Died | Self::Stuck => 125,
         };
         eprintln!("{}; its console ends:\n{}", self.describe(), job.console_tail());
         ExitCode::from(code)
@@ -181,17 +185,15 @@ impl<'a> Host<'a> {
             .spawn()
             .context("cannot run qemu-system-x86_64: is Debian's qemu-system-x86 installed?")?;
         let output = child.stdout.take().context("QEMU without an output")?;
-        let timed_out = std::thread::scope(|scope| {
+        // With the other accelerators the main thread has no timers to keep.
+        let clock = (self.accelerator == Accelerator::Emulation).then(|| Clock::new(child.id()));
+        let ending = std::thread::scope(|scope| {
             let copier = scope.spawn(|| copy_lines(output, &mut on_line));
-            let timed_out = wait(&mut child, limit);
+            let ending = wait(&mut child, limit, clock);
             copier.join().map_err(|_panic| anyhow::anyhow!("the thread that reads the job's output panicked"))??;
-            timed_out
+            ending
         })?;
-        Ok(match (self.job.status(), timed_out) {
-            (Some(status), _) => Ending::Finished(status),
-            (None, true) => Ending::TimedOut,
-            (None, false) => Ending::Died,
-        })
+        Ok(self.job.status().map_or(ending, Ending::Finished))
     }
 
     fn command(&self, task: Task, folders: &[FolderServer]) -> Command {
@@ -230,17 +232,18 @@ impl<'a> Host<'a> {
     }
 }
 
-/// Waits for QEMU's end and kills it at the limit; true if it had to.
-fn wait(qemu: &mut Child, limit: Duration) -> anyhow::Result<bool> {
+/// Waits for QEMU's end; kills it at the limit, or when the host's clock is lost.
+fn wait(qemu: &mut Child, limit: Duration, mut clock: Option<Clock>) -> anyhow::Result<Ending> {
     let started = Instant::now();
     loop {
         if qemu.try_wait()?.is_some() {
-            return Ok(false);
+            return Ok(Ending::Died);
         }
-        if started.elapsed() > limit {
+        let timed_out = started.elapsed() > limit;
+        if timed_out || clock.as_mut().is_some_and(Clock::is_lost) {
             qemu.kill()?;
             qemu.wait()?;
-            return Ok(true);
+            return Ok(if timed_out { Ending::TimedOut } else { Ending::Stuck });
         }
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -6,6 +6,7 @@
 mod accelerator;
 mod bench;
 mod check;
+mod clock;
 mod demo;
 mod install;
 mod job;
