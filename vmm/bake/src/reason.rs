@@ -39,12 +39,6 @@ pub enum Reason {
         /// Why.
         error: std::io::Error,
     },
-    /// It is being removed.
-    #[error("bake {key} is being removed")]
-    BeingRemoved {
-        /// The bake.
-        key: Key,
-    },
     /// The configuration says so.
     #[error("baking is off (config)")]
     Off,

@@ -139,7 +139,9 @@ impl Store {
             Ok((file, FileIdentity::from(&metadata)))
         };
         let (lock, _) = file(MANIFEST)?;
-        flock(&lock, FlockOperation::NonBlockingLockShared).map_err(|_error| Reason::BeingRemoved { key: *key })?;
+        // Waits for whoever looks whether the bake is in use, or removes it, which is noticed when it is read.
+        flock(&lock, FlockOperation::LockShared)
+            .map_err(|error| unreadable(key, &path.join(MANIFEST), error.into()))?;
         let manifest = read_manifest(facts, key, &path.join(MANIFEST), &lock)?;
         let (state, state_identity) = file(STATE)?;
         let (memory, memory_identity) = file(MEMORY)?;
@@ -197,6 +199,10 @@ impl Store {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok(false),
             Err(error) => return Err(self.error("lock", &manifest, error.into())),
+        }
+        if is_gone(&lock).map_err(|source| self.error("examine", &manifest, source))? {
+            // Somebody removed it first, and what has its name now is another bake.
+            return Ok(false);
         }
         self.take_away(key)?;
         Ok(true)
@@ -290,12 +296,9 @@ fn open_trusted(
 }
 
 fn read_manifest(facts: &MachineFacts, key: &Key, path: &Path, file: &File) -> Result<Manifest, Reason> {
-    use std::os::unix::fs::MetadataExt;
     let corrupt = |damage| Reason::Corrupt { key: *key, damage };
     let mut bytes = Vec::new();
-    let metadata = file.metadata().map_err(|error| unreadable(key, path, error))?;
-    if metadata.nlink() == 0 {
-        // Removed between opening and locking.
+    if is_gone(file).map_err(|error| unreadable(key, path, error))? {
         return Err(Reason::Absent);
     }
     let limit = MAX_MANIFEST_BYTES as u64 + 1;
@@ -305,6 +308,12 @@ fn read_manifest(facts: &MachineFacts, key: &Key, path: &Path, file: &File) -> R
         Some(difference) => Err(corrupt(Damage::Foreign { difference })),
         None => Ok(manifest),
     }
+}
+
+/// Whether a file was removed between opening and locking it.
+fn is_gone(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(file.metadata()?.nlink() == 0)
 }
 
 fn check_size(key: &Key, file: &'static str, checked: &Checked) -> Result<(), Reason> {

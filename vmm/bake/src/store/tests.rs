@@ -162,6 +162,29 @@ fn a_bake_in_use_is_not_removed() {
     assert_eq!(store.list().unwrap(), vec![]);
 }
 
+/// Whoever lists or removes bakes holds the lock for a moment. A start waits for that moment, and doesn't boot instead.
+#[test]
+fn a_moment_under_lock_hides_no_bake_from_a_start() {
+    use std::os::unix::fs::MetadataExt;
+    let Fixture { _dir, store } = fixture();
+    let key = publish(&store);
+    let lock = File::open(store.directory().join(key.to_string()).join(MANIFEST)).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let inode = format!(":{} ", lock.metadata().unwrap().ino());
+    let waits = || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&inode))
+    };
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| store.open(&facts()).map(|_candidate| ()));
+        while !start.is_finished() && !waits() {
+            std::thread::yield_now();
+        }
+        drop(lock);
+        start.join().unwrap().unwrap();
+    });
+}
+
 #[test]
 fn a_bake_is_published_once() {
     let Fixture { _dir, store } = fixture();
