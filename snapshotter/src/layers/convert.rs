@@ -16,7 +16,7 @@ use super::stream::{LeftOut, StreamError, write_tree};
 
 const TOOL: &str = "tar2sqfs";
 /// Every start decompresses what it reads of the image, and waits for that: with zstd at its fastest level that is
-/// several times the work, for files a quarter smaller (`docs/decisions/0005-layers-in-lz4.md`).
+/// several times the work, for files a quarter smaller (`docs/decisions/0006-layers-in-lz4.md`).
 const COMPRESSOR: [&str; 2] = ["--compressor", "lz4"];
 /// The layer disk pads every layer to this, so padding the file makes the two equally long.
 const PADDING: [&str; 2] = ["--dev-block-size", "4096"];
