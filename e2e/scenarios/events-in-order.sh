@@ -2,7 +2,8 @@
 watch_events
 ctr_run --detach $busybox "$NAME" sleep 1000
 ctr tasks exec --exec-id one "$NAME" true
-ctr tasks exec --detach --exec-id two "$NAME" sleep 1000
+# FIFOs of a detached exec are the client's to remove: in a folder of ours.
+ctr tasks exec --detach --fifo-dir "$PWD" --exec-id two "$NAME" sleep 1000
 ctr tasks kill --signal KILL "$NAME"
 wait_until 20 task_is STOPPED "$NAME"
 expect_task_exit 137 "$NAME"

@@ -1,4 +1,4 @@
-# limit: 240
+# limit: 400
 # Of twenty containers that end at once none loses its output, status or events.
 watch_events
 for number in $(seq 20); do

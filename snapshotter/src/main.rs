@@ -18,6 +18,7 @@ mod socket;
 mod template;
 mod tree;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -67,8 +68,14 @@ impl Arguments {
 fn main() -> anyhow::Result<()> {
     let config = Arguments::parse().config()?;
     let filter = EnvFilter::try_new(&config.log.level).context("log.level in the configuration")?;
-    // The journal has its own clock.
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    // The journal has its own clock, and is searched for words.
+    let is_seen = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_seen)
+        .without_time()
+        .init();
     // Root without a home or with a strict umask must not change what is made.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
