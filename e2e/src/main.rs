@@ -11,7 +11,7 @@ mod residue;
 mod scenario;
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -21,6 +21,7 @@ use anyhow::Context;
 use crate::scenario::Scenario;
 
 const LIST: &str = "/job/scenario-list";
+const HOST: &str = "/job/host-name";
 const RESULTS: &str = "/host";
 
 fn main() -> ExitCode {
@@ -51,11 +52,15 @@ fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// True if no other host has this scenario.
+/// True if no other host has this scenario. The claim says whose it is.
 fn claim(name: &str) -> anyhow::Result<bool> {
     let path = Path::new(RESULTS).join("claimed").join(name);
     match File::create_new(&path) {
-        Ok(_) => Ok(true),
+        Ok(mut claim) => {
+            let host = fs::read(HOST).with_context(|| format!("cannot read {HOST}"))?;
+            claim.write_all(&host).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error).with_context(|| format!("cannot create {}", path.display())),
     }

@@ -3,7 +3,7 @@
 //! Every host has one vCPU, so two of them use two cores; they take scenarios
 //! from one list by creating a file per scenario in a folder that both see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use anyhow::{Context, ensure};
 use glob::Pattern;
 
 use crate::job::{Flavour, Job};
-use crate::machine::{Host, Parts, Task};
+use crate::machine::{Ending, Host, Parts, Task};
 use crate::paths;
 use crate::product::{self, Product, Profile};
 use crate::step::step;
@@ -103,20 +103,53 @@ impl Fleet<'_> {
         })
     }
 
+    /// Runs a host until nothing is left to do. One that lost its clock is followed by another, which tries once more
+    /// what that one was at: the emulator is at fault, unless it happens again.
     fn run_host(&self, number: usize) -> anyhow::Result<()> {
+        let mut tried = BTreeSet::new();
+        loop {
+            let name = format!("host-{number}.{}", tried.len());
+            match self.run_host_once(number, &name)? {
+                Ending::Stuck => {}
+                _ => return Ok(()),
+            }
+            let cut_off = self.held_by(&name);
+            if cut_off.is_empty() || !cut_off.iter().all(|scenario| tried.insert(scenario.clone())) {
+                return Ok(());
+            }
+            for scenario in cut_off {
+                println!("[host {number}] {scenario}: cut off, and tried once more in a new host");
+                let results = self.options.results();
+                fs::remove_dir_all(results.join(&scenario)).with_context(|| format!("cannot forget {scenario}"))?;
+                fs::remove_file(results.join("claimed").join(&scenario))
+                    .with_context(|| format!("cannot give {scenario} back"))?;
+            }
+        }
+    }
+
+    /// The scenarios that a host has taken and not finished.
+    fn held_by(&self, host: &str) -> Vec<String> {
+        let results = self.options.results();
+        let holder = |name: &str| fs::read_to_string(results.join("claimed").join(name)).unwrap_or_default();
+        let is_open = |name: &&String| !results.join(name).join("outcome").exists() && holder(name) == host;
+        self.names.iter().filter(is_open).cloned().collect()
+    }
+
+    fn run_host_once(&self, number: usize, name: &str) -> anyhow::Result<Ending> {
         let job = Job::new(self.options.flavour, &self.product)?;
         job.add_folder(&self.options.folder(), "scenarios")?;
         job.write("scenario-list", &self.names.join("\n"))?;
+        job.write("host-name", name)?;
         job.write("run", "/job/bin/scenario-runner")?;
         let host = Host { shared: Some(self.options.results()), ..Host::new(&self.parts, self.disk.clone(), &job) };
         let ending = host.run(Task::Job, Duration::from_secs(self.options.time_limit), |line| {
             print!("[host {number}] {}", String::from_utf8_lossy(line));
             Ok(())
         })?;
-        let console = self.options.results().join(format!("host-{number}-console.log"));
+        let console = self.options.results().join(format!("{name}-console.log"));
         fs::copy(job.outside("console.log"), console).context("the host left no console log")?;
         println!("[host {number}] {}", ending.describe());
-        Ok(())
+        Ok(ending)
     }
 }
 
