@@ -272,7 +272,7 @@ cases! {
         ensure!(outcome.stdout.contains("Seccomp:\t2\n") && outcome.stdout.contains("0::/\n"), "{outcome:?}");
         expect(trial.delete("a", "b").await, Code::NOT_FOUND, "process \"b\"")?;
         expect(trial.run_further("a", "c", &process(&["nope"])).await.map_err(|error| error.downcast().unwrap_or(ttrpc::Error::Eof)), Code::NOT_FOUND, "$PATH")?;
-        trial.delete("a", "c").await?;
+        expect(trial.delete("a", "c").await, Code::NOT_FOUND, "process \"c\"")?;
 
         let further = trial.create_further("a", "d", &process(&["sleep", "1000"]), Stdio::new()).await?;
         trial.start_process("a", "d").await?;
