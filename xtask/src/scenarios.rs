@@ -113,7 +113,7 @@ impl Fleet<'_> {
                 Ending::Stuck => {}
                 _ => return Ok(()),
             }
-            let cut_off = self.held_by(&name);
+            let cut_off = held_by(&self.options.results(), &self.names, &name);
             if cut_off.is_empty() || !cut_off.iter().all(|scenario| tried.insert(scenario.clone())) {
                 return Ok(());
             }
@@ -125,14 +125,6 @@ impl Fleet<'_> {
                     .with_context(|| format!("cannot give {scenario} back"))?;
             }
         }
-    }
-
-    /// The scenarios that a host has taken and not finished.
-    fn held_by(&self, host: &str) -> Vec<String> {
-        let results = self.options.results();
-        let holder = |name: &str| fs::read_to_string(results.join("claimed").join(name)).unwrap_or_default();
-        let is_open = |name: &&String| !results.join(name).join("outcome").exists() && holder(name) == host;
-        self.names.iter().filter(is_open).cloned().collect()
     }
 
     fn run_host_once(&self, number: usize, name: &str) -> anyhow::Result<Ending> {
@@ -151,6 +143,13 @@ impl Fleet<'_> {
         println!("[host {number}] {}", ending.describe());
         Ok(ending)
     }
+}
+
+/// The scenarios that a host has taken and not finished.
+fn held_by(results: &Path, names: &[String], host: &str) -> Vec<String> {
+    let holder = |name: &str| fs::read_to_string(results.join("claimed").join(name)).unwrap_or_default();
+    let is_open = |name: &&String| !results.join(name).join("outcome").exists() && holder(name).trim_end() == host;
+    names.iter().filter(is_open).cloned().collect()
 }
 
 /// `passed`, or why not.
@@ -201,4 +200,23 @@ fn lock(results: &Path) -> anyhow::Result<File> {
         file.lock()?;
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_holds_what_it_took_and_did_not_finish() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = folder.path();
+        fs::create_dir(results.join("claimed")).unwrap();
+        for (name, host) in [("done", "host-1.0\n"), ("open", "host-1.0\n"), ("elsewhere", "host-2.0\n")] {
+            fs::write(results.join("claimed").join(name), host).unwrap();
+            fs::create_dir(results.join(name)).unwrap();
+        }
+        fs::write(results.join("done/outcome"), "passed").unwrap();
+        let names = ["done", "open", "elsewhere", "unclaimed"].map(str::to_owned);
+        assert_eq!(held_by(results, &names, "host-1.0"), ["open"]);
+    }
 }
