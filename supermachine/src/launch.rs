@@ -6,7 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use agent_proto::{Layer, RootFilesystem};
+use rustix::process::geteuid;
 use vmm_api::{Disks, Extent, Fd, Upper};
+
+use crate::namespace::Namespace;
 
 /// Layers begin on multiples of this on the layer disk, in bytes.
 const LAYER_ALIGNMENT: u64 = 4096;
@@ -70,6 +73,9 @@ pub enum LaunchError {
         /// What to do.
         remedy: &'static str,
     },
+    /// No network namespace.
+    #[error("cannot make a network namespace; a limit may be reached (sysctl user.max_net_namespaces)")]
+    Namespace(#[source] io::Error),
     /// Too many layers.
     #[error("the image has {count} layers, at most {MAX_LAYERS} are possible; build it with fewer, or squash it")]
     TooManyLayers {
@@ -88,9 +94,19 @@ pub(crate) struct Opened {
 
 #[derive(Debug)]
 enum OpenedNetwork {
+    /// The VMM makes one itself if it may.
     New,
     Inherited,
     Of(File),
+}
+
+impl Launch {
+    /// Begins to make the network namespace that is asked for, which takes root's rights. Without them the VMM stays in
+    /// the network it is started in.
+    pub(crate) fn begin_namespace(&self) -> Result<Option<Namespace>, LaunchError> {
+        let wanted = self.network == Network::New && geteuid().is_root();
+        wanted.then(Namespace::begin).transpose().map_err(LaunchError::Namespace)
+    }
 }
 
 impl Opened {
@@ -119,6 +135,11 @@ impl Opened {
             })?),
         };
         Ok(Self { layers: launch.layers.iter().map(layer).collect::<Result<_, _>>()?, upper, network })
+    }
+
+    /// Has the VMM enter this network namespace.
+    pub(crate) fn enter(&mut self, namespace: File) {
+        self.network = OpenedNetwork::Of(namespace);
     }
 
     /// Attaches the network namespace to a message.

@@ -15,6 +15,7 @@ mod image;
 mod kvm;
 mod launch;
 mod machine;
+mod namespace;
 mod run_directory;
 mod upper;
 mod vm;

@@ -16,7 +16,7 @@ use crate::console::last_lines;
 use crate::error::chain;
 use crate::image::{Lookup, lookup};
 use crate::kvm::KvmError;
-use crate::launch::{Attachments, Launch, Opened};
+use crate::launch::{Attachments, Launch, LaunchError, Opened};
 use crate::machine::Machine;
 use crate::run_directory::RunDirectory;
 use crate::vm::agent::{Agent, resume_request};
@@ -52,11 +52,16 @@ struct Start<'a> {
 }
 
 pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, StartError> {
-    let files = Opened::open(launch).map_err(StartError::Launch)?;
+    let namespace = launch.begin_namespace().map_err(StartError::Launch)?;
+    let mut files = Opened::open(launch).map_err(StartError::Launch)?;
     let directory = RunDirectory::create(&launch.state_dir)
         .map_err(|source| StartError::Directory { path: launch.state_dir.clone(), source })?;
+    let found = lookup(machine).await.map_err(StartError::Machine)?;
+    if let Some(namespace) = namespace {
+        files.enter(namespace.made().await.map_err(|error| StartError::Launch(LaunchError::Namespace(error)))?);
+    }
     let start = Start { machine, launch, files: &files, directory: &directory };
-    let (answered, mode, reason, bake) = match lookup(machine).await.map_err(StartError::Machine)? {
+    let (answered, mode, reason, bake) = match found {
         Lookup::Hit(bake, level) => match start.attempt(&Source::Bake(&bake)).await {
             Ok(answered) => (answered, Mode::Restored(level), format!("bake {}", bake.key), Some(bake)),
             Err(error) if error.blames_the_bake() => {
