@@ -175,7 +175,7 @@ impl<'a> Host<'a> {
         }
         let mut qemu = self.command(task, &folders);
         if task == Task::Shell {
-            qemu.status().context("cannot run qemu-system-x86_64")?;
+            qemu.status().context("cannot run setpriv: is Debian's util-linux installed?")?;
             return Ok(Ending::Died);
         }
         // QEMU's stdin stays open: the job's port is closed when it ends.
@@ -183,7 +183,7 @@ impl<'a> Host<'a> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .context("cannot run qemu-system-x86_64: is Debian's qemu-system-x86 installed?")?;
+            .context("cannot run setpriv: is Debian's util-linux installed?")?;
         let output = child.stdout.take().context("QEMU without an output")?;
         // With the other accelerators the main thread has no timers to keep.
         let clock = (self.accelerator == Accelerator::Emulation).then(|| Clock::new(child.id()));
@@ -202,7 +202,9 @@ impl<'a> Host<'a> {
             Some(extension) if extension == "qcow2" => ("qcow2", if self.keep_disk { "off" } else { "on" }),
             _ => ("raw", "on"),
         };
-        let mut qemu = Command::new("qemu-system-x86_64");
+        // However this process ends, the machine ends with it.
+        let mut qemu = Command::new("setpriv");
+        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
         qemu.args(self.accelerator.arguments());
         // One vCPU: with two, nested guests hang whatever they run.
         qemu.args(["-smp", "1", "-m", &format!("{memory}M"), "-nodefaults", "-display", "none", "-no-reboot"]);
@@ -318,7 +320,7 @@ fn virtiofsd(folder: &Path) -> anyhow::Result<Command> {
     let (program, option) = candidates
         .into_iter()
         .find(|(program, _)| Path::new(program).exists())
-        .context("virtiofsd isn't installed: run ./bootstrap")?;
+        .context("virtiofsd isn't installed: run make setup")?;
     let mut command = Command::new(program);
     command.arg(format!("{option}{}", folder.display()));
     Ok(command)
