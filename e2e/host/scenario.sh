@@ -146,6 +146,71 @@ vmm_round_trip() {
     VCPUS=$1 ROUNDS=$2 vmm_tests a_busy_guest_goes_on
 }
 
+# Usage: descriptors PID / memory_kib PID
+descriptors() { find "/proc/$1/fd" -mindepth 1 | wc -l; }
+memory_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
+
+# What must not grow with what was run and is over: mounts, cgroups, files of containers that run.
+host_things() {
+    wc -l </proc/self/mounts
+    find /sys/fs/cgroup -type d | wc -l
+    find /run/containerd /run/supermachine | wc -l
+}
+
+# Usage: assert_grown_at_most KIB PID BEFORE
+assert_grown_at_most() {
+    local now
+    now=$(memory_kib "$2")
+    echo "memory of $2: $3 KiB, now $now KiB"
+    [ "$now" -le $(($3 + $1)) ] || fail "process $2 grew from $3 to $now KiB"
+}
+
+# Usage: repeat_execs COUNT: nothing is left of as many execs, in the shim, the VMM,
+# the guest or on the host.
+repeat_execs() {
+    local shim vmm memory number
+    exec_once() { expect_status $(($1 % 2)) ctr tasks exec --exec-id "e$1" "$NAME" sh -c "exit $(($1 % 2))"; }
+    things() {
+        descriptors "$shim"
+        descriptors "$vmm"
+        ls "/proc/$vmm/task" | wc -l
+        ctr tasks exec --exec-id look "$NAME" sh -c 'ls -d /proc/[0-9]* | wc -l; ls /proc/1/fd | wc -l'
+        host_things
+    }
+    ctr_run --detach --null-io $busybox "$NAME" sleep 100000
+    shim=$(shim_pid "$NAME") vmm=$(vmm_pid "$NAME")
+    # The first ones fill caches and pools.
+    for number in $(seq 20); do exec_once "$number"; done
+    things >before
+    memory=$(memory_kib "$shim")
+    for number in $(seq "$1"); do exec_once "$number"; done
+    things_are_back() { things >after && cmp -s before after; }
+    wait_until 20 things_are_back
+    assert_grown_at_most 4096 "$shim" "$memory"
+    ctr tasks delete --force "$NAME"
+    ctr containers delete "$NAME"
+}
+
+# Usage: repeat_starts COUNT: nothing is left of as many containers, on the host, in
+# containerd or in the daemon.
+repeat_starts() {
+    local daemon memory number
+    start_once() { expect_status $(($1 % 2)) ctr_run --rm $busybox "$NAME-$1" sh -c "exit $(($1 % 2))"; }
+    things() {
+        descriptors "$daemon"
+        host_things
+    }
+    require_bake
+    daemon=$(systemctl show --property MainPID --value supermachine-snapshotter)
+    for number in $(seq 5); do start_once "$number"; done
+    things >before
+    memory=$(memory_kib "$daemon")
+    for number in $(seq "$1"); do start_once "$number"; done
+    things_are_back() { things >after && cmp -s before after; }
+    wait_until 20 things_are_back
+    assert_grown_at_most 4096 "$daemon" "$memory"
+}
+
 # What the shim logged about the starts since the scenario began, one per line.
 start_lines() {
     journalctl --no-pager --output=cat --unit=containerd --since="@$started_at" | grep -F 'spawn_to_answer_us' || true
