@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 pub use settings::limits;
-pub use update::{UpdateError, update};
+pub use update::{Before, UpdateError, update};
 
 /// One value for one control file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -93,9 +93,13 @@ impl Limits {
 
     fn io(&mut self, io: &LinuxBlockIo) {
         if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-            // 10..=1000 of the old scale onto 1..=10000 of the new one.
-            let value = 1 + (u32::from(weight).clamp(10, 1000) - 10) * 9999 / 990;
-            self.add("blockIO.weight", "io.weight", format!("default {value}"));
+            self.add("blockIO.weight", "io.weight", format!("default {}", io_weight(weight)));
+        }
+        for device in io.weight_device().iter().flatten() {
+            if let Some(weight) = device.weight().filter(|weight| *weight != 0) {
+                let value = format!("{}:{} {}", device.major(), device.minor(), io_weight(weight));
+                self.add("blockIO.weightDevice", "io.weight", value);
+            }
         }
         self.throttle("blockIO.throttleReadBpsDevice", "rbps", io.throttle_read_bps_device().as_deref());
         self.throttle("blockIO.throttleWriteBpsDevice", "wbps", io.throttle_write_bps_device().as_deref());
@@ -118,6 +122,11 @@ fn amount(value: i64) -> String {
 /// CPU shares (2..=262144, default 1024) as a weight (1..=10000, default 100), linearly.
 fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+/// A weight for block devices: 10..=1000 of the old scale onto 1..=10000 of the new one.
+fn io_weight(weight: u16) -> u32 {
+    1 + (u32::from(weight).clamp(10, 1000) - 10) * 9999 / 990
 }
 
 #[cfg(test)]
@@ -163,8 +172,15 @@ mod tests {
         expect(json!({"pids": {"limit": 0}}), &[]);
         expect(
             json!({"pids": {"limit": -1}, "unified": {"memory.high": "5"},
-                "blockIO": {"weight": 1000, "throttleReadBpsDevice": [{"major": 254, "minor": 16, "rate": 9}]}}),
-            &[("pids.max", "max"), ("io.weight", "default 10000"), ("io.max", "254:16 rbps=9"), ("memory.high", "5")],
+                "blockIO": {"weight": 1000, "weightDevice": [{"major": 8, "minor": 0, "weight": 10}],
+                    "throttleReadBpsDevice": [{"major": 254, "minor": 16, "rate": 9}]}}),
+            &[
+                ("pids.max", "max"),
+                ("io.weight", "default 10000"),
+                ("io.weight", "8:0 1"),
+                ("io.max", "254:16 rbps=9"),
+                ("memory.high", "5"),
+            ],
         );
     }
 

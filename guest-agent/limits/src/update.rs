@@ -1,7 +1,8 @@
 //! Changing the limits of a cgroup that is in use.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
@@ -23,8 +24,26 @@ pub enum UpdateError {
     },
 }
 
+/// How a cgroup's limits were before they were changed.
+#[derive(Debug, Default)]
+#[must_use = "without it the change can't be taken back"]
+pub struct Before {
+    /// What to write to which file, the last change first.
+    values: VecDeque<(PathBuf, String)>,
+}
+
+impl Before {
+    /// Takes the change back.
+    pub fn restore(self) {
+        for (file, value) in self.values {
+            // What the kernel had a moment ago it takes again, unless the cgroup is gone.
+            drop(write(&file, &value));
+        }
+    }
+}
+
 /// Changes the limits that `resources` names, all of them or none.
-pub fn update(cgroup: &Path, resources: &LinuxResources) -> Result<(), UpdateError> {
+pub fn update(cgroup: &Path, resources: &LinuxResources) -> Result<Before, UpdateError> {
     let mut resources = resources.clone();
     if let Some(cpu) = resources.cpu_mut() {
         complete_cpu(cpu, cgroup);
@@ -34,19 +53,18 @@ pub fn update(cgroup: &Path, resources: &LinuxResources) -> Result<(), UpdateErr
         complete_memory(memory, cgroup);
     }
     let limits = limits(&resources)?;
-    let mut undo: Vec<Vec<(String, String)>> = Vec::new();
+    let mut before = Before::default();
     for limit in &limits {
-        let before = undo_of(limit, cgroup);
+        let values = present(limit, cgroup);
         if let Err(error) = limit.set(cgroup) {
-            for (file, value) in undo.into_iter().rev().flatten() {
-                // What the kernel had a moment ago it takes again, unless the cgroup is gone.
-                drop(write(&cgroup.join(file), &value));
-            }
+            before.restore();
             return Err(error.into());
         }
-        undo.push(before);
+        for value in values {
+            before.values.push_front((cgroup.join(&limit.file), value));
+        }
     }
-    Ok(())
+    Ok(before)
 }
 
 /// Quota and period share a file: the one that isn't named stays.
@@ -81,20 +99,19 @@ fn check_usage(memory: &LinuxMemory, cgroup: &Path) -> Result<(), UpdateError> {
     }
 }
 
-/// What to write to which file to have the present state again.
-fn undo_of(limit: &Limit, cgroup: &Path) -> Vec<(String, String)> {
+/// What to write to a limit's file to have the present state again.
+fn present(limit: &Limit, cgroup: &Path) -> Vec<String> {
     let text = read(cgroup, &limit.file);
     // With the line's end: an empty one is a value too.
     let lines = || text.lines().map(|line| format!("{line}\n"));
-    let values: Vec<String> = if limit.file == "io.max" {
+    if limit.file == "io.max" {
         // One line for each device that has a limit.
         let device = limit.value.split(' ').next().unwrap_or_default();
         let line = lines().find(|line| line.split(' ').next() == Some(device));
         vec![line.unwrap_or_else(|| format!("{device} rbps=max wbps=max riops=max wiops=max"))]
     } else {
         lines().collect()
-    };
-    values.into_iter().map(|value| (limit.file.clone(), value)).collect()
+    }
 }
 
 /// A control file's content; empty if there is none.
@@ -116,7 +133,7 @@ mod tests {
         cgroup
     }
 
-    fn change(cgroup: &tempfile::TempDir, resources: serde_json::Value) -> Result<(), UpdateError> {
+    fn change(cgroup: &tempfile::TempDir, resources: serde_json::Value) -> Result<Before, UpdateError> {
         update(cgroup.path(), &serde_json::from_value(resources).unwrap())
     }
 
@@ -127,23 +144,32 @@ mod tests {
     #[test]
     fn quota_and_period_change_apart() {
         let cgroup = cgroup(&[("cpu.max", "max 100000\n")]);
-        change(&cgroup, json!({"cpu": {"period": 50000}})).unwrap();
+        let _ = change(&cgroup, json!({"cpu": {"period": 50000}})).unwrap();
         assert_eq!(content(&cgroup, "cpu.max"), "max 50000");
-        change(&cgroup, json!({"cpu": {"quota": 20000}})).unwrap();
+        let _ = change(&cgroup, json!({"cpu": {"quota": 20000}})).unwrap();
         assert_eq!(content(&cgroup, "cpu.max"), "20000 50000");
-        change(&cgroup, json!({"cpu": {"period": 80000, "quota": 0}})).unwrap();
+        let _ = change(&cgroup, json!({"cpu": {"period": 80000, "quota": 0}})).unwrap();
         assert_eq!(content(&cgroup, "cpu.max"), "20000 80000");
-        change(&cgroup, json!({"cpu": {"quota": -1}})).unwrap();
+        let _ = change(&cgroup, json!({"cpu": {"quota": -1}})).unwrap();
         assert_eq!(content(&cgroup, "cpu.max"), "max 80000");
     }
 
     #[test]
     fn swap_counts_with_the_present_limit() {
         let cgroup = cgroup(&[("memory.max", "100\n"), ("memory.swap.max", "max\n")]);
-        change(&cgroup, json!({"memory": {"swap": 150}})).unwrap();
+        let _ = change(&cgroup, json!({"memory": {"swap": 150}})).unwrap();
         assert_eq!((content(&cgroup, "memory.max"), content(&cgroup, "memory.swap.max")), ("100".into(), "50".into()));
-        change(&cgroup, json!({"memory": {"limit": 120}})).unwrap();
+        let _ = change(&cgroup, json!({"memory": {"limit": 120}})).unwrap();
         assert_eq!((content(&cgroup, "memory.max"), content(&cgroup, "memory.swap.max")), ("120".into(), "50".into()));
+    }
+
+    #[test]
+    fn a_change_can_be_taken_back() {
+        let cgroup = cgroup(&[("cpu.weight", "100\n"), ("cpuset.cpus", "\n")]);
+        let before = change(&cgroup, json!({"cpu": {"shares": 2, "cpus": "0"}})).unwrap();
+        assert_eq!((content(&cgroup, "cpu.weight"), content(&cgroup, "cpuset.cpus")), ("1".into(), "0".into()));
+        before.restore();
+        assert_eq!((content(&cgroup, "cpu.weight"), content(&cgroup, "cpuset.cpus")), ("100\n".into(), "\n".into()));
     }
 
     #[test]
@@ -152,13 +178,14 @@ mod tests {
         let error = change(&cgroup, json!({"memory": {"limit": 100, "checkBeforeUpdate": true}})).unwrap_err();
         assert!(matches!(error, UpdateError::InUse { limit: 100, usage: 200 }), "{error}");
         assert_eq!(content(&cgroup, "memory.max"), "max\n");
-        change(&cgroup, json!({"memory": {"limit": 100}})).unwrap();
+        let _ = change(&cgroup, json!({"memory": {"limit": 100}})).unwrap();
         assert_eq!(content(&cgroup, "memory.max"), "100");
     }
 
     #[test]
     fn what_was_changed_before_a_refusal_is_put_back() {
-        let files = [("memory.max", "max\n"), ("cpuset.cpus", "\n"), ("io.max", "8:16 rbps=9 wbps=max riops=max wiops=max\n")];
+        let files =
+            [("memory.max", "max\n"), ("cpuset.cpus", "\n"), ("io.max", "8:16 rbps=9 wbps=max riops=max wiops=max\n")];
         let cgroup = cgroup(&files);
         let throttled = json!({
             "memory": {"limit": 100}, "cpu": {"cpus": "0"},

@@ -71,7 +71,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let cgroup = Cgroup::of(root.path(), "a");
         cgroup.create().unwrap();
-        let count = |kills| fs::write(cgroup.path().join("memory.events"), format!("oom 9\noom_kill {kills}\n")).unwrap();
+        let count =
+            |kills| fs::write(cgroup.path().join("memory.events"), format!("oom 9\noom_kill {kills}\n")).unwrap();
         count(2);
         assert_eq!(cgroup.more_oom_kills(1).await.unwrap(), 2);
         let mut waiting = Box::pin(cgroup.more_oom_kills(2));

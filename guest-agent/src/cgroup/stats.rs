@@ -5,9 +5,7 @@ use std::io;
 
 use agent_proto::io_stat::Device;
 use agent_proto::pressure::Share;
-use agent_proto::{
-    ContainerStats, CpuStat, HugetlbStat, IoStat, MemoryEvents, MemoryStat, PidsStat, Pressure,
-};
+use agent_proto::{ContainerStats, CpuStat, HugetlbStat, IoStat, MemoryEvents, MemoryStat, PidsStat, Pressure};
 
 use super::Cgroup;
 use super::events::keyed;
@@ -23,7 +21,8 @@ impl Cgroup {
     /// Everything the kernel counts for it. `machine_memory` is what the machine has.
     pub(crate) fn stats(&self, machine_memory: u64) -> io::Result<ContainerStats> {
         fs::metadata(&self.path)?;
-        let pids = PidsStat { current: self.number("pids.current"), limit: self.number("pids.max"), ..Default::default() };
+        let pids =
+            PidsStat { current: self.number("pids.current"), limit: self.number("pids.max"), ..Default::default() };
         Ok(ContainerStats {
             pids: Some(pids).into(),
             cpu: Some(self.cpu()).into(),
@@ -169,12 +168,18 @@ mod tests {
         ("pids.current", "3\n"),
         ("pids.max", "max\n"),
         ("cpu.stat", "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnice_usec 0\nnr_throttled 4\nburst_usec 5\n"),
-        ("cpu.pressure", "some avg10=1.50 avg60=0.25 avg300=0.00 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"),
+        (
+            "cpu.pressure",
+            "some avg10=1.50 avg60=0.25 avg300=0.00 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
+        ),
         ("memory.current", "4096\n"),
         ("memory.max", "8192\n"),
         ("memory.peak", "5000\n"),
         ("memory.swap.max", "0\n"),
-        ("memory.stat", "anon 1\nfile 2\nkernel 9\nworkingset_refault_anon 3\nworkingset_refault_file 4\nthp_fault_alloc 6\n"),
+        (
+            "memory.stat",
+            "anon 1\nfile 2\nkernel 9\nworkingset_refault_anon 3\nworkingset_refault_file 4\nthp_fault_alloc 6\n",
+        ),
         ("memory.events", "low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n"),
         ("io.stat", "254:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n254:16 \nnonsense\n"),
         ("hugetlb.2MB.current", "2097152\n"),
@@ -198,7 +203,10 @@ mod tests {
         let stats = cgroup(&root, &FILES).stats(6000).unwrap();
         assert_eq!((stats.pids.current, stats.pids.limit), (3, u64::MAX));
         let cpu = &stats.cpu;
-        assert_eq!((cpu.usage_usec, cpu.user_usec, cpu.system_usec, cpu.nr_throttled, cpu.burst_usec), (30, 20, 10, 4, 5));
+        assert_eq!(
+            (cpu.usage_usec, cpu.user_usec, cpu.system_usec, cpu.nr_throttled, cpu.burst_usec),
+            (30, 20, 10, 4, 5)
+        );
         let some = &cpu.pressure.some;
         assert_eq!((some.avg10, some.avg60, some.total, cpu.pressure.full.total), (1.5, 0.25, 77, 7));
         let memory = &stats.memory;
@@ -206,11 +214,18 @@ mod tests {
         assert_eq!((memory.anon, memory.file, memory.workingset_refault, memory.thp_fault_alloc), (1, 2, 7, 6));
         assert!(memory.pressure.is_none());
         let events = &stats.memory_events;
-        assert_eq!([events.low, events.high, events.max, events.oom, events.oom_kill, events.oom_group_kill], [1, 2, 3, 4, 5, 6]);
-        let devices: Vec<_> = stats.io.usage.iter().map(|d| [d.major, d.minor, d.rbytes, d.wbytes, d.rios, d.wios]).collect();
+        assert_eq!(
+            [events.low, events.high, events.max, events.oom, events.oom_kill, events.oom_group_kill],
+            [1, 2, 3, 4, 5, 6]
+        );
+        let devices: Vec<_> =
+            stats.io.usage.iter().map(|d| [d.major, d.minor, d.rbytes, d.wbytes, d.rios, d.wios]).collect();
         assert_eq!(devices, [[254, 0, 1, 2, 3, 4], [254, 16, 0, 0, 0, 0]]);
         let [pages] = &stats.hugetlb[..] else { panic!("{:?}", stats.hugetlb) };
-        assert_eq!((pages.page_size.as_str(), pages.current, pages.max, pages.failcnt), ("2MB", 2_097_152, u64::MAX, 8));
+        assert_eq!(
+            (pages.page_size.as_str(), pages.current, pages.max, pages.failcnt),
+            ("2MB", 2_097_152, u64::MAX, 8)
+        );
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl<G: Guest> Server<G> {
         }
         let resources: LinuxResources = serde_json::from_slice(&request.resources)
             .map_err(|error| Refusal::new(Kind::InvalidArgument, format!("linux.resources: {error}")))?;
-        cgroup_limits::update(container.cgroup.path(), &resources).map_err(|error| match error {
+        cgroup_limits::update(container.cgroup.path(), &resources).map(drop).map_err(|error| match error {
             UpdateError::Limit(_) => Refusal::from_error(Kind::InvalidArgument, &error),
             UpdateError::InUse { .. } => Refusal::from_error(Kind::FailedPrecondition, &error),
         })
