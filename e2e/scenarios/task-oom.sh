@@ -10,8 +10,10 @@ expect_task_exit 137 "$NAME"
 wait_until 5 saw_events "$NAME" create start oom exit delete
 ctr containers delete "$NAME"
 
-# Without a limit the VM's memory is the limit.
-ctr_run --detach --null-io $busybox "$NAME-vm" tail /dev/zero
+# Without a limit the VM's memory is the limit. What is used up little by little would first have the kernel
+# search everything for pages to take back, which an emulated processor takes minutes for.
+ctr_run --detach --null-io $busybox "$NAME-vm" sh -c \
+    'exec dd if=/dev/zero of=/dev/null bs=$(awk "/MemTotal/ { print \$2 - 4096 }" /proc/meminfo)K'
 wait_until 60 task_is STOPPED "$NAME-vm"
 assert_eq 1 "$(oom_kills "$NAME-vm")" "processes killed for lack of the VM's memory"
 expect_task_exit 137 "$NAME-vm"

@@ -9,7 +9,7 @@ more_ticks_than() { [ "$(ticks)" -gt "$1" ]; }
 wait_until 20 more_ticks_than 3
 nerdctl pause "$NAME"
 task_is PAUSED "$id" || fail "not paused: $(ctr tasks list)"
-assert_contains "$(nerdctl ps --filter "name=$NAME" --format '{{.Status}}')" Paused
+assert_contains "$(nerdctl ps --all --filter "name=$NAME" --format '{{.Status}}')" Paused
 # What was on its way when it stopped arrives; then there is nothing for ten times the usual interval.
 sleep 1
 before=$(ticks)
