@@ -104,8 +104,8 @@ fn pressure(pressure: Option<&Pressure>) -> Option<containerd::PSIStats> {
 }
 
 fn share(share: &Share) -> containerd::PSIData {
-    // `clamp` leaves what is no number as it is; `max` doesn't.
-    let percent = |value: f64| value.max(0.0).min(100.0);
+    // Clamped, what is no number would stay none.
+    let percent = |value: f64| if value.is_nan() { 0.0 } else { value.clamp(0.0, 100.0) };
     containerd::PSIData {
         avg10: percent(share.avg10),
         avg60: percent(share.avg60),
