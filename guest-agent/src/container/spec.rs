@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
+use cgroup_limits::{Limit, limits};
 use oci_spec::runtime::{Linux, Process, Spec};
 
 use super::capabilities::CapabilityPlan;
 use super::error::SetupError;
 use super::namespaces::Namespaces;
 use super::settings;
-use crate::cgroup::{Limit, limits};
 use crate::seccomp::Filter;
 
 /// A container to be made.
@@ -43,10 +43,7 @@ impl ContainerPlan {
         require_namespaces(&spec, linux, &namespaces)?;
         let filter = linux.seccomp().as_ref().map(Filter::compile).transpose()?;
         let process = ProcessPlan::new(process.clone(), filter)?;
-        let limits = linux.resources().as_ref().map(limits).unwrap_or_default();
-        if let Some(limit) = limits.iter().find(|limit| limit.file.contains('/')) {
-            return Err(SetupError::spec(&limit.field, format_args!("{:?} is no control file", limit.file)));
-        }
+        let limits = linux.resources().as_ref().map(limits).transpose()?.unwrap_or_default();
         Ok(Self { namespaces, limits, process, spec })
     }
 
