@@ -29,3 +29,14 @@ assert_eq 2 "$(oom_kills "$NAME-part")" 'processes killed in a container that go
 wait_until 5 saw_events "$NAME-part" create start oom exec-added exec-started oom exit
 ctr tasks delete --force "$NAME-part"
 ctr containers delete "$NAME-part"
+
+# A limit below what is in use makes it true.
+nerdctl_run --detach --name "$NAME" --memory 64m busybox sh -c 'exec dd if=/dev/zero of=/dev/null bs=40M'
+id=$(nerdctl inspect --format '{{.Id}}' "$NAME")
+uses_40_mib() { [ "$(ctr tasks metrics --format json "$id" | jq .memory.anon)" -gt $((40 << 20)) ]; }
+wait_until 30 uses_40_mib
+nerdctl update --memory 20m "$NAME"
+wait_until 20 task_is STOPPED "$id"
+assert_contains "$(nerdctl ps --all --filter "name=$NAME" --format '{{.Status}}')" 'Exited (137)'
+wait_until 5 saw_events "$id" create start oom exit
+nerdctl rm "$NAME"

@@ -14,26 +14,28 @@ use crate::events::Publisher;
 /// However many are killed, containerd is told of them at most this often, and of each exit's.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// Tells of kills that no exit of ours follows, such as those of a shell's children. Ends with the container's init.
+/// Tells of kills that no exit of ours follows, such as those of a shell's children. Ends with the container's init;
+/// one that ends at once is never asked about.
 pub(crate) async fn watch_memory(container: Arc<Container>, publisher: Publisher) {
-    loop {
-        let call = WaitOutOfMemoryRequest {
-            container_id: container.identity.id.clone(),
-            known: container.oom_kills(),
-            ..Default::default()
-        };
-        let answer = tokio::select! {
-            biased;
-            _ = container.init.ended() => return,
-            answer = container.sandbox.agent().wait_out_of_memory(Context::default(), &call) => answer,
-        };
-        match answer {
-            Ok(answer) if answer.oom_kills > call.known => tell(&container, answer.oom_kills, &publisher).await,
-            // The init has exited; with its exit comes the last count.
-            Ok(_) => return,
-            Err(error) => return debug!("the container's memory is no longer watched: {error}"),
+    let watched = async {
+        loop {
+            tokio::time::sleep(TELL_EVERY).await;
+            let call = WaitOutOfMemoryRequest {
+                container_id: container.identity.id.clone(),
+                known: container.oom_kills(),
+                ..Default::default()
+            };
+            match container.sandbox.agent().wait_out_of_memory(Context::default(), &call).await {
+                Ok(answer) if answer.oom_kills > call.known => tell(&container, answer.oom_kills, &publisher).await,
+                // The init has exited; with its exit comes the last count.
+                Ok(_) => return,
+                Err(error) => return debug!("the container's memory is no longer watched: {error}"),
+            }
         }
-        tokio::time::sleep(TELL_EVERY).await;
+    };
+    tokio::select! {
+        _ = container.init.ended() => {}
+        () = watched => {}
     }
 }
 
