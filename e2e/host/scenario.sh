@@ -157,19 +157,26 @@ host_things() {
     find /run/containerd /run/supermachine | wc -l
 }
 
-# Usage: assert_grown_at_most KIB PID BEFORE
-assert_grown_at_most() {
-    local now
-    now=$(memory_kib "$2")
-    echo "memory of $2: $3 KiB, now $now KiB"
-    [ "$now" -le $(($3 + $1)) ] || fail "process $2 grew from $3 to $now KiB"
+# Usage: repeat COUNT FIRST PID: `once NUMBER`, COUNT times after FIRST times that
+# fill caches and pools. What `things` lists must be the same before and after, and
+# the process must not have grown by more than 4 MiB.
+repeat() {
+    local before now number
+    for number in $(seq "$2"); do once "$number"; done
+    things >before
+    before=$(memory_kib "$3")
+    for number in $(seq "$1"); do once "$number"; done
+    things_are_back() { things >after && cmp -s before after; }
+    wait_until 20 things_are_back
+    now=$(memory_kib "$3")
+    [ "$now" -le $((before + 4096)) ] || fail "process $3 grew from $before to $now KiB"
 }
 
 # Usage: repeat_execs COUNT: nothing is left of as many execs, in the shim, the VMM,
 # the guest or on the host.
 repeat_execs() {
-    local shim vmm memory number
-    exec_once() { expect_status $(($1 % 2)) ctr tasks exec --exec-id "e$1" "$NAME" sh -c "exit $(($1 % 2))"; }
+    local shim vmm
+    once() { expect_status $(($1 % 2)) ctr tasks exec --exec-id "e$1" "$NAME" sh -c "exit $(($1 % 2))"; }
     things() {
         descriptors "$shim"
         descriptors "$vmm"
@@ -179,14 +186,7 @@ repeat_execs() {
     }
     ctr_run --detach --null-io $busybox "$NAME" sleep 100000
     shim=$(shim_pid "$NAME") vmm=$(vmm_pid "$NAME")
-    # The first ones fill caches and pools.
-    for number in $(seq 20); do exec_once "$number"; done
-    things >before
-    memory=$(memory_kib "$shim")
-    for number in $(seq "$1"); do exec_once "$number"; done
-    things_are_back() { things >after && cmp -s before after; }
-    wait_until 20 things_are_back
-    assert_grown_at_most 4096 "$shim" "$memory"
+    repeat "$1" 20 "$shim"
     ctr tasks delete --force "$NAME"
     ctr containers delete "$NAME"
 }
@@ -194,21 +194,15 @@ repeat_execs() {
 # Usage: repeat_starts COUNT: nothing is left of as many containers, on the host, in
 # containerd or in the daemon.
 repeat_starts() {
-    local daemon memory number
-    start_once() { expect_status $(($1 % 2)) ctr_run --rm $busybox "$NAME-$1" sh -c "exit $(($1 % 2))"; }
+    local daemon
+    once() { expect_status $(($1 % 2)) ctr_run --rm $busybox "$NAME-$1" sh -c "exit $(($1 % 2))"; }
     things() {
         descriptors "$daemon"
         host_things
     }
     require_bake
     daemon=$(systemctl show --property MainPID --value supermachine-snapshotter)
-    for number in $(seq 5); do start_once "$number"; done
-    things >before
-    memory=$(memory_kib "$daemon")
-    for number in $(seq "$1"); do start_once "$number"; done
-    things_are_back() { things >after && cmp -s before after; }
-    wait_until 20 things_are_back
-    assert_grown_at_most 4096 "$daemon" "$memory"
+    repeat "$1" 5 "$daemon"
 }
 
 # What the shim logged about the starts since the scenario began, one per line.
