@@ -16,7 +16,7 @@ packages=(
     linux-image-cloud-amd64 kmod systemd systemd-sysv
     containerd runc crun iproute2 iptables nftables
     busybox-static ca-certificates e2fsprogs squashfs-tools squashfs-tools-ng zstd
-    procps strace jq less util-linux python3-minimal
+    procps lsof strace jq less util-linux python3-minimal nginx-light
 )
 mmdebstrap --quiet --variant=minbase \
     --include="$(IFS=,; echo "${packages[*]}")" \

@@ -56,15 +56,31 @@ commit_image debian --config.cmd bash
 new_image busybox ''
 (
     cd "$work/busybox/rootfs"
-    mkdir -p bin dev etc home proc root sys tmp usr/bin usr/sbin sbin var
+    mkdir -p bin dev etc home proc root run sys tmp usr/bin usr/sbin sbin var
     chmod 1777 tmp
+    # As some distributions have it, and not what a new directory gets by itself.
+    chmod 555 .
     cp "$(command -v busybox)" bin/busybox
     chmod 755 bin/busybox
     for applet in $(bin/busybox --list); do
         [ "$applet" = busybox ] || ln -s busybox "bin/$applet"
     done
-    printf 'root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nnobody:x:65534:65534:nobody:/home:/bin/false\n' >etc/passwd
-    printf 'root:x:0:\ndaemon:x:1:\ntty:x:5:\nusers:x:100:\nnogroup:x:65534:\n' >etc/group
+    cat >etc/passwd <<'USERS'
+root:x:0:0:root:/root:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/bin/false
+sys:x:3:3:sys:/dev:/bin/false
+www-data:x:33:33:www-data:/var/www:/bin/false
+nobody:x:65534:65534:nobody:/home:/bin/false
+USERS
+    cat >etc/group <<'GROUPS'
+root:x:0:
+daemon:x:1:
+sys:x:3:
+tty:x:5:
+www-data:x:33:
+users:x:100:
+nogroup:x:65534:
+GROUPS
 )
 commit_image busybox --config.cmd sh
 

@@ -5,7 +5,7 @@
 # from the size of memory, and the masked files that the guest's kernel lacks.
 look='grep -E "^(Cap|NoNewPrivs|Seccomp:|Uid|Gid|Groups)" /proc/self/status
 grep -v -e "^Max processes" -e "^Max pending signals" /proc/self/limits
-id; pwd; hostname; env | sort
+id; pwd; hostname; env | sort; stat -c "%a %u:%g" /
 cut -d" " -f2,3 /proc/mounts | grep -v -e "^/ " -e ^/proc/kcore -e ^/proc/sysrq-trigger | sort
 ls -l /dev | awk "{ print \$1, \$NF }"'
 run_with() { ctr run --rm "$@" --env GREETING=hello $busybox "$NAME" sh -c "$look"; }

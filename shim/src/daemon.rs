@@ -51,11 +51,13 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DaemonError> {
     let config = Config::load()?;
     // One thread: everything here waits for others, and one core's caches serve it best.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Runtime)?;
-    let served = runtime.block_on(serve(flags, config, listener));
-    if let Err(error) = remove_socket(&SocketPath::parse(&flags.socket)) {
+    runtime.block_on(serve(flags, config, listener)).inspect_err(|_| unlink(&flags.socket))
+}
+
+fn unlink(socket: &str) {
+    if let Err(error) = remove_socket(&SocketPath::parse(socket)) {
         warn!("the socket is left behind: {error}");
     }
-    served
 }
 
 /// Moves the listening socket away from standard input, which becomes `/dev/null`.
@@ -78,8 +80,43 @@ async fn serve(flags: &Flags, config: Config, listener: UnixListener) -> Result<
     ended.notified().await;
     service.finish().await;
     info!("no task is left: shutting down");
+    // containerd takes the end of its connection for that of the shim: nothing may be left then.
+    unlink(&flags.socket);
     if let Err(error) = server.shutdown().await {
         warn!("connections were cut: {error}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use containerd_shim_protos::api::ShutdownRequest;
+    use containerd_shim_protos::shim_async::TaskClient;
+    use tokio::net::UnixStream;
+    use ttrpc::asynchronous::Client;
+    use ttrpc::asynchronous::transport::Socket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_gone_before_the_connections_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let flags = Flags { socket: format!("unix://{}", path.display()), ..Default::default() };
+        let client = TaskClient::new(Client::new(Socket::new(UnixStream::connect(&path).await.unwrap())));
+        let (asked, served) = tokio::join!(
+            async {
+                let asked = client.shutdown(ttrpc::context::Context::default(), &ShutdownRequest::default()).await;
+                // Fails once the connection has ended.
+                while client.shutdown(ttrpc::context::with_timeout(1_000_000_000), &Default::default()).await.is_ok() {}
+                assert!(!path.exists());
+                asked
+            },
+            serve(&flags, Config::defaults().unwrap(), listener),
+        );
+        asked.unwrap();
+        served.unwrap();
+    }
 }

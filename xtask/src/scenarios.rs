@@ -64,6 +64,7 @@ fn outcomes(options: &Options) -> anyhow::Result<BTreeMap<String, String>> {
     let product = product::obtain(options.profile)?;
     let parts = step("emulated host", Parts::build)?;
     let disk = parts.ready_disk(options.flavour)?;
+    let extras = options.extras(&names)?;
     let results = options.results();
     let _lock = lock(&results)?;
     if results.exists() {
@@ -71,7 +72,7 @@ fn outcomes(options: &Options) -> anyhow::Result<BTreeMap<String, String>> {
     }
     fs::create_dir_all(results.join("claimed"))?;
     let hosts = usize::from(options.hosts).min(names.len());
-    let fleet = Fleet { options, names, parts, disk, product };
+    let fleet = Fleet { options, names, parts, disk, product, extras };
     step(&format!("{} scenarios in {hosts} hosts with {}", fleet.names.len(), options.flavour.name()), || {
         fleet.run(hosts)
     })?;
@@ -90,6 +91,8 @@ struct Fleet<'a> {
     parts: Parts,
     disk: PathBuf,
     product: Product,
+    /// Further parts by name.
+    extras: BTreeMap<String, PathBuf>,
 }
 
 impl Fleet<'_> {
@@ -130,6 +133,9 @@ impl Fleet<'_> {
     fn run_host_once(&self, number: usize, name: &str) -> anyhow::Result<Ending> {
         let job = Job::new(self.options.flavour, &self.product)?;
         job.add_folder(&self.options.folder(), "scenarios")?;
+        for (part, folder) in &self.extras {
+            job.add_folder(folder, part)?;
+        }
         job.write("scenario-list", &self.names.join("\n"))?;
         job.write("host-name", name)?;
         job.write("run", "/job/bin/scenario-runner")?;
@@ -152,6 +158,12 @@ fn held_by(results: &Path, names: &[String], host: &str) -> Vec<String> {
     names.iter().filter(is_open).cloned().collect()
 }
 
+/// The parts that a scenario's header names.
+fn parts_of(script: &str) -> impl Iterator<Item = &str> {
+    let header = script.lines().take_while(|line| line.starts_with('#'));
+    header.filter_map(|line| line.strip_prefix("# part:")).map(str::trim)
+}
+
 /// `passed`, or why not.
 fn outcome(results: &Path, name: &str) -> String {
     let text = fs::read_to_string(results.join(name).join("outcome")).unwrap_or_default();
@@ -169,6 +181,23 @@ impl Options {
 
     fn results(&self) -> PathBuf {
         paths::target().join("e2e-results").join(self.flavour.name())
+    }
+
+    /// Builds what these scenarios name in a header line `# part: NAME`: the host finds what `e2e/host/NAME.sh` has
+    /// made in `/job/NAME`.
+    fn extras(&self, names: &[String]) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+        let mut extras = BTreeMap::new();
+        for name in names {
+            let path = self.folder().join(format!("{name}.sh"));
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            for part in parts_of(&text) {
+                if !extras.contains_key(part) {
+                    let folder = step(part, || paths::built_by(&format!("e2e/host/{part}.sh")))?;
+                    extras.insert(part.to_owned(), folder);
+                }
+            }
+        }
+        Ok(extras)
     }
 
     fn matching(&self) -> anyhow::Result<Vec<String>> {
@@ -205,6 +234,12 @@ fn lock(results: &Path) -> anyhow::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_named_in_the_header() {
+        let script = "# Runs.\n# part: one\n# limit: 3\n# part: two\ntrue\n# part: three\n";
+        assert_eq!(parts_of(script).collect::<Vec<_>>(), ["one", "two"]);
+    }
 
     #[test]
     fn a_host_holds_what_it_took_and_did_not_finish() {

@@ -22,6 +22,8 @@ pub(crate) struct MountContext<'a> {
     pub(crate) cgroup: &'a Path,
     /// Whether the container has its own cgroup namespace.
     pub(crate) cgroup_namespace: bool,
+    /// Whether `sysfs` is the guest's: the kernel gives a user namespace a new one only with a network of its own.
+    pub(crate) shares_sysfs: bool,
 }
 
 /// Carries out the list; `/dev` stays writable until [`finish`], because devices are still to be made there.
@@ -139,6 +141,12 @@ fn filesystem(context: &MountContext<'_>, mount: &Mount, options: &MountOptions)
         "cgroup" | "cgroup2" => {
             let tree = copy_tree(context.cgroup, false)?;
             set_mount_attributes(tree.as_fd(), attributes, false)?;
+            Ok(tree)
+        }
+        "sysfs" if context.shares_sysfs => {
+            // With all that is mounted there, which a user namespace may not take apart.
+            let tree = copy_tree(Path::new("/sys"), true)?;
+            set_mount_attributes(tree.as_fd(), attributes, true)?;
             Ok(tree)
         }
         _ => new_filesystem(kind, mount.source().as_deref(), &options.data, attributes.set),

@@ -129,6 +129,7 @@ fn add_attribute(attributes: &mut MountAttributes, word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn parse(words: &[&str]) -> MountOptions {
         MountOptions::parse(&words.iter().map(ToString::to_string).collect::<Vec<_>>())
@@ -164,6 +165,15 @@ mod tests {
         let options = parse(&["rbind", "rro", "rnosuid"]);
         assert_eq!(options.attributes.set, 0);
         assert_eq!(options.recursive_attributes.set, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID);
+    }
+
+    #[test]
+    fn the_host_is_told_all_words_that_are_interpreted() {
+        let attributes = ATTRIBUTES.iter().map(|entry| entry.0).chain(ACCESS_TIMES.iter().map(|entry| entry.0));
+        let recursive = attributes.clone().map(|name| format!("r{name}"));
+        let words = attributes.chain(PROPAGATIONS.iter().map(|entry| entry.0)).chain(IGNORED.iter().copied());
+        let words: BTreeSet<_> = words.chain(["bind", "rbind"]).map(str::to_owned).chain(recursive).collect();
+        assert_eq!(words, agent_proto::MOUNT_OPTIONS.iter().map(ToString::to_string).collect());
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup: &'a Path,
     pub(crate) cgroup_namespace: bool,
     pub(crate) user_namespace: bool,
+    /// Whether it has its own network namespace.
+    pub(crate) network_namespace: bool,
     /// Whether its first process has a terminal.
     pub(crate) terminal: Option<TerminalSize>,
 }
@@ -40,7 +42,12 @@ pub(crate) fn enter(spec: &Spec, places: &Surroundings<'_>) -> Result<Option<Ter
     let point = Root::open(places.rootfs).on("open root file system", places.rootfs)?;
     attach(tree.as_fd(), point.as_fd()).on("mount root file system", places.rootfs)?;
     let root = Root::open(places.rootfs).on("open root file system", places.rootfs)?;
-    let context = MountContext { root: &root, cgroup: places.cgroup, cgroup_namespace: places.cgroup_namespace };
+    let context = MountContext {
+        root: &root,
+        cgroup: places.cgroup,
+        cgroup_namespace: places.cgroup_namespace,
+        shares_sysfs: places.user_namespace && !places.network_namespace,
+    };
     mount_all(&context, mounts)?;
     files::bind_all(&root, places.files)?;
     if !mounts::binds_dev(mounts) {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use agent_proto::RootFilesystem;
@@ -62,7 +63,8 @@ pub(crate) async fn assemble(
     let path = Path::new(DIRECTORY).join(container);
     let mut data: Vec<(String, Option<String>)> = Vec::new();
     if wanted.writable {
-        data.extend(mount_upper(container, wanted.upper_bytes).await?);
+        let top = lower.last().ok_or(RootfsError::NoLayers)?;
+        data.extend(mount_upper(container, wanted.upper_bytes, top).await?);
     }
     let root = match lower.as_slice() {
         // Overlayfs wants two layers or a writable one.
@@ -97,8 +99,8 @@ pub(crate) fn dismantle(container: &str) -> Result<(), RootfsError> {
     detach(&path)
 }
 
-/// Mounts the upper disk and answers the options that put it on top.
-async fn mount_upper(container: &str, bytes: u64) -> Result<[(String, Option<String>); 2], RootfsError> {
+/// Mounts the upper disk and answers the options that put it on top of `lower`.
+async fn mount_upper(container: &str, bytes: u64, lower: &Path) -> Result<[(String, Option<String>); 2], RootfsError> {
     let owner = Path::new(UPPER).with_extension("owner");
     if owner.exists() {
         return Err(RootfsError::UpperInUse);
@@ -111,11 +113,22 @@ async fn mount_upper(container: &str, bytes: u64) -> Result<[(String, Option<Str
         .map_err(io("mount upper disk (is it an ext4?)", disk.path()))?;
     mount_at(upper.as_fd(), Path::new(UPPER))?;
     std::fs::write(&owner, container).map_err(io("write", &owner))?;
-    let directory = |name: &str| {
-        let path = Path::new(UPPER).join(name);
-        std::fs::create_dir_all(&path).map_err(io("make", &path)).map(|()| path.display().to_string())
-    };
-    Ok([("upperdir".to_owned(), Some(directory("fs")?)), ("workdir".to_owned(), Some(directory("work")?))])
+    let (files, work) = (Path::new(UPPER).join("fs"), Path::new(UPPER).join("work"));
+    if !files.exists() {
+        make_like(lower, &files).map_err(io("make", &files))?;
+    }
+    std::fs::create_dir_all(&work).map_err(io("make", &work))?;
+    let option = |name: &str, path: PathBuf| (name.to_owned(), Some(path.display().to_string()));
+    Ok([option("upperdir", files), option("workdir", work)])
+}
+
+/// Makes the directory that is to lie over another, which shows as the one below did.
+fn make_like(below: &Path, path: &Path) -> std::io::Result<()> {
+    let like = std::fs::metadata(below)?;
+    std::fs::create_dir(path)?;
+    std::os::unix::fs::chown(path, Some(like.uid()), Some(like.gid()))?;
+    // Last: a change of owner may clear bits.
+    std::fs::set_permissions(path, like.permissions())
 }
 
 fn check(wanted: &RootFilesystem) -> Result<(), RootfsError> {

@@ -103,6 +103,7 @@ impl Containers {
                 cgroup: cgroup.path(),
                 cgroup_namespace: plan.namespaces.creates(libc::CLONE_NEWCGROUP),
                 user_namespace,
+                network_namespace: plan.namespaces.creates(libc::CLONE_NEWNET),
                 terminal: order.terminal,
             };
             run_first(plan, &surroundings, endowment, user_namespace.then(|| File::from(mapped)));

@@ -26,6 +26,11 @@ impl Gauge {
         Watched { output, gauge: self.0.clone() }
     }
 
+    /// Whether all outputs are over.
+    pub(super) fn is_over(&self) -> bool {
+        self.0.borrow().open == 0
+    }
+
     /// Waits until all outputs are over, or no byte has come for as long as `silence`.
     pub(super) async fn settled(&self, silence: Duration) {
         let mut reading = self.0.subscribe();
@@ -89,7 +94,9 @@ mod tests {
             drop(output);
             copied
         };
+        assert!(!gauge.is_over());
         let (copied, ()) = tokio::join!(copied, gauge.settled(SILENCE));
+        assert!(gauge.is_over());
         assert_eq!(copied.unwrap(), 80);
         assert!(began.elapsed() >= SILENCE * 2, "{:?}", began.elapsed());
         copy.await.unwrap();

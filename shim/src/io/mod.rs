@@ -175,6 +175,11 @@ impl ProcessIo {
         }
     }
 
+    /// Whether all output is delivered.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.gauge.is_over()
+    }
+
     /// Waits until all output is delivered, at most [`DRAIN_TIMEOUT`], and cuts what is left.
     pub(crate) async fn drain(&self) {
         let mut others = self.take_others();

@@ -237,6 +237,11 @@ impl FakeSandbox {
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.borrow().is_some()
     }
+
+    /// Whether a container was deleted in the guest, which flushes its files.
+    pub(crate) fn is_flushed(&self, container: &str) -> bool {
+        !self.guest.programs.lock().unwrap().contains_key(&(container.to_owned(), String::new()))
+    }
 }
 
 #[async_trait::async_trait]

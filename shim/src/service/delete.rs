@@ -42,12 +42,13 @@ impl Service {
             // Its end is that of the VM.
             note(container, process, killed(), &self.shared.publisher);
             process.io.abort().await;
+            let sandbox = Arc::clone(&container.sandbox);
+            self.shared.tasks.end(async move { sandbox.shutdown().await });
         } else {
             process.io.drain().await;
+            container.retire().await;
         }
         let exit = process.set_deleted(killed());
-        let sandbox = Arc::clone(&container.sandbox);
-        self.shared.tasks.end(async move { sandbox.shutdown().await });
         if let Err(error) = hooks::run(&container.hooks.poststop, &container.identity.state(Status::Stopped, 0)).await {
             warn!("poststop: {}", chain(&error));
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use agent_proto::SignalProcessRequest;
 use containerd_shim_protos::api::{Empty, KillRequest};
 use nix::sys::signal::Signal;
+use tokio::time::timeout;
 use tracing::warn;
 use ttrpc::Code;
 use ttrpc::context::with_duration;
@@ -45,7 +46,11 @@ impl Service {
                 container.sandbox.shutdown().await;
                 Ok(Empty::default())
             }
-            Err(source) => Err(ServiceError::agent("signal the process", source)),
+            // The VM of a process that has just ended is on its way out.
+            Err(source) => match timeout(QUICK_CALL, process.ended()).await {
+                Ok(_) => Err(ServiceError::Finished { process: name() }),
+                Err(_elapsed) => Err(ServiceError::agent("signal the process", source)),
+            },
         }
     }
 }

@@ -221,6 +221,33 @@ async fn an_exit_is_told_once_the_output_is_delivered() {
 }
 
 #[tokio::test]
+async fn a_vm_ends_before_the_exit_of_its_init_is_told() {
+    let bench = Bench::new().await;
+    bench.create(&["exit", "3"], "", "").await.unwrap();
+    bench.start("").await.unwrap();
+    assert_eq!(bench.wait("").await.unwrap(), 3);
+    let sandbox = Arc::clone(&bench.launcher.launched.lock().unwrap()[0].1);
+    assert!(sandbox.is_flushed("c1") && sandbox.is_gone());
+    assert_eq!(bench.delete("").await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_vm_that_holds_output_is_kept_until_delete() {
+    let bench = Bench::new().await;
+    let stdout = bench.fifo("out");
+    bench.create(&["late"], "", &stdout).await.unwrap();
+    let mut reader = pipe::OpenOptions::new().open_receiver(&stdout).unwrap();
+    bench.start("").await.unwrap();
+    assert_eq!(bench.wait("").await.unwrap(), 0);
+    let sandbox = Arc::clone(&bench.launcher.launched.lock().unwrap()[0].1);
+    assert!(!sandbox.is_gone());
+    let mut text = Vec::new();
+    let (read, deleted) = tokio::join!(reader.read_to_end(&mut text), bench.delete(""));
+    assert_eq!((read.unwrap(), deleted.unwrap()), (LATE_BYTES, 0));
+    assert!(sandbox.is_flushed("c1") && sandbox.is_gone());
+}
+
+#[tokio::test]
 async fn stdin_reaches_stdout_and_close_io_ends_it() {
     let bench = Bench::new().await;
     let (stdin, stdout) = (bench.fifo("in"), bench.fifo("out"));

@@ -3,9 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::RwLock;
+use agent_proto::{ContainerRequest, ContainerStats, ProcessRequest};
+use tokio::sync::{OnceCell, RwLock};
+use tracing::{debug, error};
+use ttrpc::context::with_duration;
 
 use super::{Phase, Process};
 use crate::bundle::{Bundle, GuestSpec, HostHooks};
@@ -13,6 +17,12 @@ use crate::error::ServiceError;
 use crate::hooks::{ContainerState, Status};
 use crate::host_cgroup::HostCgroup;
 use crate::sandbox::Sandbox;
+
+/// How long a guest may take to bring to its disk what a container wrote.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long it may take over what a container used.
+const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a container is called and where it comes from.
 #[derive(Clone, Debug)]
@@ -65,6 +75,9 @@ pub(crate) struct Container {
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
     /// How many processes killed for lack of memory were told of.
     oom_kills: AtomicU64,
+    /// What it used, once its VM is about to end.
+    stats: OnceLock<ContainerStats>,
+    retired: OnceCell<()>,
 }
 
 impl Container {
@@ -77,6 +90,8 @@ impl Container {
             freezer: RwLock::default(),
             execs: Mutex::default(),
             oom_kills: AtomicU64::default(),
+            stats: OnceLock::new(),
+            retired: OnceCell::new(),
         }
     }
 
@@ -124,6 +139,49 @@ impl Container {
     /// Execs that run now.
     pub(crate) fn running_execs(&self) -> Vec<Arc<Process>> {
         self.execs().values().filter(|exec| exec.phase() == Phase::Running).cloned().collect()
+    }
+
+    /// Whether the output of every process is delivered, so that nothing is needed of the VM any more once they ended.
+    pub(crate) fn is_delivered(&self) -> bool {
+        self.init.io.is_delivered() && self.execs().values().all(|exec| exec.io.is_delivered())
+    }
+
+    /// What it used, if its VM has ended since.
+    pub(crate) fn last_stats(&self) -> Option<ContainerStats> {
+        self.stats.get().cloned()
+    }
+
+    /// Ends the VM of a container whose processes have ended, once what they wrote is on its disk. Any number of
+    /// calls; each returns when that is done.
+    pub(crate) async fn retire(&self) {
+        let end = async {
+            tokio::select! {
+                biased;
+                // A VM that is gone has nothing left to give.
+                _ = self.sandbox.exited() => {}
+                () = async {
+                    self.keep_stats().await;
+                    self.flush().await;
+                } => {}
+            }
+            self.sandbox.shutdown().await;
+        };
+        self.retired.get_or_init(|| end).await;
+    }
+
+    async fn keep_stats(&self) {
+        let call = ContainerRequest { container_id: self.identity.id.clone(), ..Default::default() };
+        match self.sandbox.agent().read_stats(with_duration(STATS_TIMEOUT), &call).await {
+            Ok(stats) => drop(self.stats.set(stats)),
+            Err(error) => debug!("what the container used isn't known: {error}"),
+        }
+    }
+
+    async fn flush(&self) {
+        let call = ProcessRequest { container_id: self.identity.id.clone(), ..Default::default() };
+        if let Err(error) = self.sandbox.agent().delete_process(with_duration(FLUSH_TIMEOUT), &call).await {
+            error!("what the container wrote last may be lost: {error}");
+        }
     }
 
     fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {

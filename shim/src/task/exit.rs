@@ -34,6 +34,10 @@ pub(crate) async fn watch(container: Arc<Container>, process: Arc<Process>, publ
     }
     process.io.settle().await;
     let _turn = process.turn().await;
+    // Who is told of an init's exit finds its process gone, and what it wrote on its disk.
+    if !process.is_exec() && container.is_delivered() {
+        container.retire().await;
+    }
     note(&container, &process, exit, &publisher);
 }
 

@@ -37,7 +37,7 @@ fn read(mount: &Mount, allowance: &mut Allowance) -> Result<File, BundleError> {
         path: destination.display().to_string(),
         mode,
         content,
-        read_only: has_option(mount, "ro"),
+        read_only: has_option(mount, "ro") || has_option(mount, "rro"),
         ..Default::default()
     })
 }
@@ -58,11 +58,13 @@ mod tests {
         fs::write(&source, "nameserver 192.0.2.1\n").unwrap();
         let mut spec = spec(&serde_json::json!([
             {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/etc/resolv.conf", "type": "bind", "source": source, "options": ["rbind", "ro"]}
+            {"destination": "/etc/resolv.conf", "type": "bind", "source": source, "options": ["rbind", "ro"]},
+            {"destination": "/etc/hosts", "source": source, "options": ["bind", "rro"]},
+            {"destination": "/etc/hostname", "source": source, "options": ["bind"]}
         ]));
         let files = carry(&mut spec).unwrap();
-        assert_eq!(files.len(), 1);
-        assert_eq!((files[0].path.as_str(), files[0].read_only), ("/etc/resolv.conf", true));
+        let seen: Vec<_> = files.iter().map(|file| (file.path.as_str(), file.read_only)).collect();
+        assert_eq!(seen, [("/etc/resolv.conf", true), ("/etc/hosts", true), ("/etc/hostname", false)]);
         assert_eq!(files[0].content, b"nameserver 192.0.2.1\n");
         let left = spec.mounts().as_ref().unwrap();
         assert_eq!(left.len(), 1);

@@ -1,0 +1,120 @@
+#!/bin/bash
+# Usage: suite.sh runc|ours RUNTIME SNAPSHOTTER RESULTS
+#
+# Runs containerd's own client suite in the emulated host, with a time limit for each
+# test, and fails unless every test ends as that column of the table beside this says.
+# RESULTS is the folder for what it printed and how each test ended.
+set -euo pipefail
+
+column=$1 runtime=$2 snapshotter=$3 results=$4
+here=$(cd "$(dirname "$0")" && pwd)
+suite=/job/conformance/client.test
+world=/var/tmp/client-suite-$column
+# Seconds; an emulated processor takes ten times what a real one does.
+limit=180
+
+# Usage: table COLUMN; prints "TEST OUTCOME" for each test.
+table() { awk -v field=$([ "$1" = runc ] && echo 2 || echo 3) '!/^(#|$)/ { print $1, $field }' "$here/client-suite.txt"; }
+
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+
+# What runc can do, we can, or the table says why not.
+check_table() {
+    local unexplained
+    unexplained=$(awk '!/^(#|$)/ && $2 == "pass" && $3 != "pass" && $4 !~ /^(theirs:|not-yet:)$/' "$here/client-suite.txt")
+    [ -z "$unexplained" ] || fail "what runc passes and we don't needs a reason: $unexplained"
+    diff <(table runc | cut -d' ' -f1 | sort) <("$suite" -test.short -test.list . 2>/dev/null | grep ^Test | sort) ||
+        fail "the table (<) and the suite (>) have different tests"
+}
+
+# Usage: note TEST OUTCOME
+note() {
+    echo "$1 $2" >>"$results/outcomes"
+    echo "$1: $2 after $((SECONDS - since)) s"
+}
+
+# Usage: watch PID; reads what the suite prints, until it ends or a test takes too long.
+watch() {
+    local line outcome read_status test=''
+    since=$SECONDS
+    while true; do
+        read_status=0
+        IFS= read -r -t 1 line || read_status=$?
+        if [ $read_status = 0 ]; then
+            echo "$line" >>"$results/printed"
+            case $line in
+            '=== RUN   '* | '=== CONT  '*)
+                line=${line:10}
+                [ "${line%%/*}" = "$test" ] || since=$SECONDS
+                test=${line%%/*}
+                ;;
+            '--- '*': Test'*)
+                outcome=${line:4:4}
+                line=${line#*: }
+                note "${line%% *}" "${outcome,,}"
+                test=''
+                ;;
+            esac
+        elif [ $read_status -le 128 ]; then
+            [ -z "$test" ] || note "$test" crash
+            return
+        fi
+        if [ -n "$test" ] && [ $((SECONDS - since)) -ge $limit ]; then
+            note "$test" hang
+            kill -KILL "$1"
+            # What it would have printed at its end.
+            cat "$world"/tmp/[0-9]* >>"$results/printed"
+            return
+        fi
+    done
+}
+
+# Usage: run TEST...: from the first on, as far as it gets.
+run() {
+    local pattern printed pid
+    pattern="^($(IFS='|' && echo "$*"))\$"
+    exec {printed}< <(
+        export PATH=$here/bin:$PATH TEST_RUNTIME=$runtime TEST_SNAPSHOTTER=$snapshotter
+        exec "$here/world.sh" "$world" "$suite" -test.root -test.v -test.parallel 1 -test.run "$pattern" 2>&1
+    )
+    pid=$!
+    watch "$pid" <&"$printed"
+    exec {printed}<&-
+    wait "$pid" || true
+}
+
+# Usage: remaining; prints the tests that are to be run and have not ended yet.
+remaining() {
+    comm -23 <(table "$column" | awk '$2 != "-" { print $1 }' | sort) <(cut -d' ' -f1 "$results/outcomes" | sort)
+}
+
+# Usage: run_all; runs what remains, again and again where a test ended the suite.
+run_all() {
+    local tests
+    while mapfile -t tests < <(remaining) && [ ${#tests[@]} -gt 0 ]; do
+        run "${tests[@]}"
+        [ "$(remaining | wc -l)" -lt ${#tests[@]} ] || fail "the suite does not start: $(tail -n 20 "$results/printed")"
+    done
+}
+
+# Usage: unexpected; prints "TEST OUTCOME" for each test that ended otherwise than the table says.
+unexpected() {
+    comm -13 <(table "$column" | awk '$2 != "-"' | sort) <(sort "$results/outcomes")
+}
+
+check_table
+mkdir -p "$results"
+: >"$results/outcomes"
+run_all
+# Some tests have time limits of their own, which an emulated processor can miss.
+mapfile -t again < <(unexpected | cut -d' ' -f1)
+if [ ${#again[@]} -gt 0 ]; then
+    echo "once more: ${again[*]}"
+    sed -i -E "/^($(IFS='|' && echo "${again[*]}")) /d" "$results/outcomes"
+    run_all
+fi
+rm -rf "$world" /var/lib/containerd-test
+[ -z "$(unexpected)" ] || fail "other than the table says: $(unexpected | paste -sd,); see $results/printed"
