@@ -1,6 +1,7 @@
 //! Setting up containers and the processes in them, on the guest's side of an OCI runtime spec.
 
 mod capabilities;
+mod copy_up;
 mod devices;
 mod error;
 mod files;
@@ -8,11 +9,14 @@ mod init;
 mod mounts;
 mod namespaces;
 mod options;
+mod proc_mounts;
 mod program;
 mod root;
 mod rootfs;
+mod scheduling;
 mod settings;
 mod spec;
+mod sysctl;
 mod terminal;
 
 pub(crate) use error::{SetupError, Step};

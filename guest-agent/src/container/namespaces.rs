@@ -4,10 +4,14 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::error::{SetupError, Step};
+use crate::sys;
+
+/// Clocks that a time namespace can move.
+const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
 
 /// What `linux.namespaces` asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,45 +20,80 @@ pub(crate) struct Namespaces {
     created: u64,
     /// Existing ones to join, by the path of their handle.
     joined: Vec<(u64, PathBuf)>,
+    /// Clocks of a new time namespace, as `/proc/self/timens_offsets` takes them.
+    offsets: Vec<String>,
 }
 
 impl Namespaces {
-    /// Reads the list of a spec.
-    pub(crate) fn from_spec(list: &[LinuxNamespace]) -> Result<Self, SetupError> {
+    /// Reads and checks the list of a spec and what depends on it.
+    pub(crate) fn from_spec(linux: &Linux) -> Result<Self, SetupError> {
         let mut namespaces = Self::default();
-        for (index, entry) in list.iter().enumerate() {
-            let flag = flag(entry.typ());
-            let field = || format!("linux.namespaces[{index}] ({})", entry.typ());
-            if namespaces.separate() & flag != 0 {
-                return Err(SetupError::spec(field(), "named twice"));
+        for (index, entry) in linux.namespaces().iter().flatten().enumerate() {
+            namespaces.add(index, entry)?;
+        }
+        if namespaces.creates(libc::CLONE_NEWUSER) {
+            for (name, mappings) in [("uidMappings", linux.uid_mappings()), ("gidMappings", linux.gid_mappings())] {
+                if mappings.as_deref().unwrap_or_default().is_empty() {
+                    return Err(SetupError::spec(format!("linux.{name}"), "a new user namespace needs mappings"));
+                }
             }
-            match entry.path() {
-                None if flag == libc::CLONE_NEWTIME as u64 => {
-                    return Err(SetupError::spec(field(), "new time namespaces aren't supported; leave the entry out"));
-                }
-                None => namespaces.created |= flag,
-                Some(_) if flag == libc::CLONE_NEWUSER as u64 => {
-                    return Err(SetupError::spec(
-                        field(),
-                        "an existing user namespace can't be joined; leave the path out",
-                    ));
-                }
-                Some(path) if !path.exists() => {
-                    return Err(SetupError::spec(
-                        field(),
-                        format_args!("no such path in the guest: {}", path.display()),
-                    ));
-                }
-                Some(path) => namespaces.joined.push((flag, path.clone())),
+        }
+        for (clock, offset) in linux.time_offsets().iter().flatten() {
+            let field = || format!("linux.timeOffsets[{clock:?}]");
+            if !namespaces.creates(libc::CLONE_NEWTIME) {
+                return Err(SetupError::spec(field(), "needs a new time namespace"));
             }
+            if !CLOCKS.contains(&clock.as_str()) {
+                return Err(SetupError::spec(field(), format_args!("is none of {CLOCKS:?}")));
+            }
+            let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            namespaces.offsets.push(format!("{clock} {seconds} {nanoseconds}"));
         }
         Ok(namespaces)
     }
 
-    /// Flags for clone. The cgroup namespace isn't among them: its root is the cgroup of the process that makes it, so
-    /// the container's first process has to make it itself.
+    fn add(&mut self, index: usize, entry: &LinuxNamespace) -> Result<(), SetupError> {
+        let flag = flag(entry.typ());
+        let field = || format!("linux.namespaces[{index}] ({})", entry.typ());
+        if self.separate() & flag != 0 {
+            return Err(SetupError::spec(field(), "named twice"));
+        }
+        match entry.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            None => self.created |= flag,
+            Some(_) if flag == libc::CLONE_NEWUSER as u64 => {
+                return Err(SetupError::spec(
+                    field(),
+                    "an existing user namespace can't be joined; leave the path out",
+                ));
+            }
+            Some(path) if !path.exists() => {
+                return Err(SetupError::spec(field(), format_args!("no such path in the guest: {}", path.display())));
+            }
+            Some(path) => self.joined.push((flag, path.clone())),
+        }
+        Ok(())
+    }
+
+    /// Flags for clone. Two kinds aren't among them, because the container's first process has to make them itself: the
+    /// root of a cgroup namespace is the cgroup of its maker, and clocks can't be moved once somebody lives by them.
     pub(crate) fn clone_flags(&self) -> u64 {
-        self.created & !(libc::CLONE_NEWCGROUP as u64)
+        self.created & !((libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME) as u64)
+    }
+
+    /// Makes those two and moves this process into them.
+    pub(crate) fn unshare(&self) -> Result<(), SetupError> {
+        if self.creates(libc::CLONE_NEWCGROUP) {
+            sys::unshare(libc::CLONE_NEWCGROUP).step("make", "cgroup namespace")?;
+        }
+        if self.creates(libc::CLONE_NEWTIME) {
+            sys::unshare(libc::CLONE_NEWTIME).step("make", "time namespace")?;
+            for offset in &self.offsets {
+                std::fs::write("/proc/self/timens_offsets", offset).step("set linux.timeOffsets to", offset)?;
+            }
+            let handle = File::open("/proc/self/ns/time_for_children").step("open", "time namespace")?;
+            move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::Time)).step("enter", "time namespace")?;
+        }
+        Ok(())
     }
 
     /// Whether a namespace of this `CLONE_NEW*` kind is created.

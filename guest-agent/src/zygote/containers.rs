@@ -50,6 +50,7 @@ impl Containers {
         let endowment = endow(gifts, order.terminal)?;
         let cgroup = Cgroup::of(&self.cgroup_root, &order.container);
         make_cgroup(&cgroup, &plan)?;
+        plan.devices.attach(cgroup.path())?;
         match self.bear_first(&order, &plan, &endowment, &cgroup) {
             Ok((pid, leader)) => {
                 let namespaces = plan.namespaces.separate();
@@ -172,14 +173,13 @@ fn make_cgroup(cgroup: &Cgroup, plan: &ContainerPlan) -> Result<(), SetupError> 
 /// Maps the ids of a new user namespace, which its first process can't do itself.
 fn map_ids(pid: i32, plan: &ContainerPlan) -> Result<(), SetupError> {
     let linux = plan.linux();
-    for (file, mappings) in [
-        ("uid_map", linux.and_then(|linux| linux.uid_mappings().as_deref())),
-        ("gid_map", linux.and_then(|linux| linux.gid_mappings().as_deref())),
+    for (file, field, mappings) in [
+        ("uid_map", "linux.uidMappings", linux.and_then(|linux| linux.uid_mappings().as_deref())),
+        ("gid_map", "linux.gidMappings", linux.and_then(|linux| linux.gid_mappings().as_deref())),
     ] {
         let line = |map: &LinuxIdMapping| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size());
         let text: String = mappings.unwrap_or_default().iter().map(line).collect();
-        let path = PathBuf::from(format!("/proc/{pid}/{file}"));
-        std::fs::write(&path, text).on("write", &path)?;
+        std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|error| SetupError::spec(field, error))?;
     }
     Ok(())
 }

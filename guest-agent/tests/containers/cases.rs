@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
 
-use crate::oracle;
 use crate::trial::{Trial, context, process, shell, spec, status};
 
 type Case = for<'a> fn(&'a Trial) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
@@ -371,12 +370,6 @@ cases! {
         expect(trial.create("a", &spec(&["true"]), stdio, vec![]).await, Code::DEADLINE_EXCEEDED, "0xdead")?;
         ensure!(begin.elapsed() >= Duration::from_secs(10), "gave up after {:?}", begin.elapsed());
         Ok(())
-    }
-
-    /// The same spec under another runtime gives the same process.
-    async fn agrees_with_crun(trial) {
-        trial.resume().await?;
-        oracle::compare(trial).await
     }
 }
 

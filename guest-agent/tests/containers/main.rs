@@ -5,7 +5,8 @@
 #![allow(clippy::print_stdout, reason = "a test harness of its own: this is its report")]
 
 mod cases;
-mod oracle;
+mod corpus;
+mod ground;
 mod trial;
 
 use std::process::ExitCode;
@@ -24,12 +25,13 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("containers: skipped, {obstacle}");
         return Ok(ExitCode::SUCCESS);
     }
+    ground::enter()?;
     let filter = arguments.iter().find(|argument| !argument.starts_with('-')).cloned().unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(run(&filter)))
+    runtime.block_on(run(&filter))
 }
 
-async fn run(filter: &str) -> ExitCode {
+async fn run(filter: &str) -> anyhow::Result<ExitCode> {
     let (mut passed, mut failed) = (0, 0);
     for (name, case) in cases::all().into_iter().filter(|(name, _)| name.contains(filter)) {
         let outcome = match Trial::start().await {
@@ -52,6 +54,8 @@ async fn run(filter: &str) -> ExitCode {
             }
         }
     }
+    let (corpus_passed, corpus_failed) = corpus::run(filter).await?;
+    (passed, failed) = (passed + corpus_passed, failed + corpus_failed);
     println!("containers: {passed} passed, {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
