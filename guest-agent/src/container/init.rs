@@ -70,7 +70,7 @@ pub(crate) fn run_first(
 /// The life of a further process up to execve.
 pub(crate) fn run_further(plan: &ProcessPlan, residence: &Residence<'_>, endowment: &Endowment) -> ! {
     let set_up = || {
-        settings::apply_privileged(&plan.process)?;
+        settings::limit(None, plan)?;
         scheduling::keep_on_processors(&plan.process)?;
         move_in(residence)?;
         lead_session()?;
@@ -112,12 +112,14 @@ fn conclude(endowment: &Endowment, error: SetupError) -> ! {
 
 fn enter_new_namespaces(plan: &ContainerPlan, mapped: Option<File>) -> Result<(), SetupError> {
     let namespaces = &plan.namespaces;
-    settings::apply_privileged(&plan.process.process)?;
-    if let Some(mut mapped) = mapped {
-        mapped.read_to_end(&mut Vec::new()).step("wait for", "id mappings")?;
-        become_root()?;
+    match mapped {
+        // In a user namespace its maker has limited it, who may.
+        Some(mut mapped) => {
+            mapped.read_to_end(&mut Vec::new()).step("wait for", "id mappings")?;
+            become_root()?;
+        }
+        None => settings::limit(None, &plan.process)?,
     }
-    namespaces.join()?;
     namespaces.unshare()?;
     lead_session()?;
     set_names(plan)?;

@@ -1,14 +1,15 @@
 //! The namespaces a container gets: new ones, existing ones, or the guest's.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::error::{SetupError, Step};
-use crate::sys;
+use crate::sys::{self, Child};
 
 /// Clocks that a time namespace can move.
 const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
@@ -101,25 +102,69 @@ impl Namespaces {
         self.created & flag as u64 != 0
     }
 
+    /// `CLONE_NEW*` flags of the existing ones to join.
+    pub(crate) fn joined(&self) -> u64 {
+        self.joined.iter().fold(0, |flags, (flag, _)| flags | flag)
+    }
+
     /// `CLONE_NEW*` flags of every namespace that isn't the guest's own.
     pub(crate) fn separate(&self) -> u64 {
-        self.joined.iter().fold(self.created, |flags, (flag, _)| flags | flag)
+        self.created | self.joined()
     }
 
-    /// The path of the process id namespace to join, which has to happen before the process is made.
-    pub(crate) fn joined_pid(&self) -> Option<&PathBuf> {
-        self.joined.iter().find(|(flag, _)| *flag == libc::CLONE_NEWPID as u64).map(|(_, path)| path)
-    }
-
-    /// Moves this process into the existing namespaces, except the one for process ids.
+    /// Moves this process into the existing namespaces; into the one for process ids only its children go. It must be in
+    /// them before it gets a user namespace of its own, in which it may join no others.
     pub(crate) fn join(&self) -> Result<(), SetupError> {
-        for (flag, path) in self.joined.iter().filter(|(flag, _)| *flag != libc::CLONE_NEWPID as u64) {
+        for (flag, path) in &self.joined {
             let handle = File::open(path).on("open namespace", path)?;
             move_into_link_name_space(handle.as_fd(), link_type(*flag)).on("join namespace", path)?;
         }
         Ok(())
     }
 }
+
+/// The namespaces of whoever makes containers, to come back to.
+pub(crate) struct OwnNamespaces {
+    handles: Vec<(u64, File)>,
+}
+
+impl OwnNamespaces {
+    /// Those of this process.
+    pub(crate) fn open() -> io::Result<Self> {
+        let open = |(flag, name, _): &(i32, &str, LinkNameSpaceType)| {
+            Ok((*flag as u64, File::open(Path::new("/proc/self/ns").join(name))?))
+        };
+        Ok(Self { handles: JOINABLE.iter().map(open).collect::<io::Result<_>>()? })
+    }
+
+    /// Makes a child while this process, which has a single thread, is away in other namespaces of these `CLONE_NEW*`
+    /// kinds, where `enter` brings it; only the parent comes back.
+    pub(crate) fn make_away(
+        &self,
+        kinds: u64,
+        enter: impl FnOnce() -> Result<(), SetupError>,
+        make: impl FnOnce() -> Result<Child, SetupError>,
+    ) -> Result<Child, SetupError> {
+        let born = enter().and_then(|()| make());
+        if !matches!(born, Ok(Child::Myself)) {
+            for (flag, handle) in self.handles.iter().filter(|(flag, _)| kinds & flag != 0) {
+                move_into_link_name_space(handle.as_fd(), link_type(*flag))
+                    .step("return to", "the agent's namespaces")?;
+            }
+        }
+        born
+    }
+}
+
+/// Kinds that can be joined one at a time: `CLONE_NEW*` flag, name in `/proc/<pid>/ns`, type.
+const JOINABLE: [(i32, &str, LinkNameSpaceType); 6] = [
+    (libc::CLONE_NEWCGROUP, "cgroup", LinkNameSpaceType::ControlGroup),
+    (libc::CLONE_NEWUTS, "uts", LinkNameSpaceType::HostNameAndNISDomainName),
+    (libc::CLONE_NEWIPC, "ipc", LinkNameSpaceType::InterProcessCommunication),
+    (libc::CLONE_NEWNET, "net", LinkNameSpaceType::Network),
+    (libc::CLONE_NEWTIME, "time", LinkNameSpaceType::Time),
+    (libc::CLONE_NEWPID, "pid", LinkNameSpaceType::ProcessID),
+];
 
 fn flag(kind: LinuxNamespaceType) -> u64 {
     (match kind {
@@ -135,14 +180,5 @@ fn flag(kind: LinuxNamespaceType) -> u64 {
 }
 
 fn link_type(flag: u64) -> Option<LinkNameSpaceType> {
-    [
-        (libc::CLONE_NEWNS, LinkNameSpaceType::Mount),
-        (libc::CLONE_NEWCGROUP, LinkNameSpaceType::ControlGroup),
-        (libc::CLONE_NEWUTS, LinkNameSpaceType::HostNameAndNISDomainName),
-        (libc::CLONE_NEWIPC, LinkNameSpaceType::InterProcessCommunication),
-        (libc::CLONE_NEWNET, LinkNameSpaceType::Network),
-        (libc::CLONE_NEWTIME, LinkNameSpaceType::Time),
-    ]
-    .into_iter()
-    .find_map(|(known, kind)| (known as u64 == flag).then_some(kind))
+    JOINABLE.into_iter().find_map(|(known, _, kind)| (known as u64 == flag).then_some(kind))
 }

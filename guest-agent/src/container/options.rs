@@ -78,6 +78,7 @@ const WORDS: &[(c_ulong, &str)] = &[
     (libc::MS_SYNCHRONOUS, "sync"),
     (libc::MS_DIRSYNC, "dirsync"),
     (MS_LAZYTIME, "lazytime"),
+    (libc::MS_MANDLOCK, "mand"),
 ];
 
 const ACCESS_TIMES: c_ulong = libc::MS_NOATIME | libc::MS_NODIRATIME | libc::MS_RELATIME | libc::MS_STRICTATIME;

@@ -71,9 +71,11 @@ pub(crate) fn enter(spec: &Spec, places: &Surroundings<'_>) -> Result<Option<Ter
 
 /// Makes `root` the root of this process and lets go of the old one.
 fn pivot(root: &Root) -> Result<(), SetupError> {
+    let old = Root::open(Path::new("/")).step("open", "old root")?;
     rustix::process::fchdir(root).step("enter", "new root")?;
     // Both arguments the same: the old root ends up on top of the new one, where it can be detached (pivot_root(2)).
     rustix::process::pivot_root(".", ".").step("pivot to", "new root")?;
+    rustix::process::fchdir(&old).step("enter", "old root")?;
     // Where the spec shares mounts with the guest, detaching would be shared too.
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change(".", slave).step("make slave", "old root")?;

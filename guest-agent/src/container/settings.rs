@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use nix::sys::personality;
-use nix::sys::resource::Resource;
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process, User};
 use rustix::fs::{FileType, Mode};
 use rustix::io::Errno;
-use rustix::process::DumpableBehavior;
+use rustix::process::{DumpableBehavior, Pid, Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 
 use super::error::{SetupError, Step};
@@ -46,13 +45,16 @@ pub(crate) fn validate(process: &Process) -> Result<(), SetupError> {
     }
 }
 
-/// What needs the agent's privileges and `/proc`: before the root is changed.
-pub(crate) fn apply_privileged(process: &Process) -> Result<(), SetupError> {
-    let score = process.oom_score_adj().unwrap_or(0);
-    std::fs::write("/proc/self/oom_score_adj", score.to_string()).step("set process.oomScoreAdj to", score)?;
-    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
-        nix::sys::resource::setrlimit(resource(limit.typ()), limit.soft(), limit.hard())
-            .step("set", limit_field(index, limit))?;
+/// Gives a process (`None` is this one) its OOM score and its limits, which takes the agent's privileges and `/proc`.
+pub(crate) fn limit(pid: Option<Pid>, plan: &ProcessPlan) -> Result<(), SetupError> {
+    let score = plan.oom_score;
+    let directory = pid.map_or("self".to_owned(), |pid| pid.as_raw_pid().to_string());
+    std::fs::write(format!("/proc/{directory}/oom_score_adj"), score.to_string())
+        .step("set process.oomScoreAdj to", score)?;
+    let bound = |value: u64| Some(value).filter(|value| *value != libc::RLIM_INFINITY);
+    for (index, limit) in plan.process.rlimits().iter().flatten().enumerate() {
+        let new = Rlimit { current: bound(limit.soft()), maximum: bound(limit.hard()) };
+        rustix::process::prlimit(pid, resource(limit.typ()), new).step("set", limit_field(index, limit))?;
     }
     Ok(())
 }
@@ -159,21 +161,21 @@ fn limit_field(index: usize, limit: &PosixRlimit) -> String {
 
 fn resource(kind: PosixRlimitType) -> Resource {
     match kind {
-        PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
-        PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
-        PosixRlimitType::RlimitData => Resource::RLIMIT_DATA,
-        PosixRlimitType::RlimitStack => Resource::RLIMIT_STACK,
-        PosixRlimitType::RlimitCore => Resource::RLIMIT_CORE,
-        PosixRlimitType::RlimitRss => Resource::RLIMIT_RSS,
-        PosixRlimitType::RlimitNproc => Resource::RLIMIT_NPROC,
-        PosixRlimitType::RlimitNofile => Resource::RLIMIT_NOFILE,
-        PosixRlimitType::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
-        PosixRlimitType::RlimitAs => Resource::RLIMIT_AS,
-        PosixRlimitType::RlimitLocks => Resource::RLIMIT_LOCKS,
-        PosixRlimitType::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
-        PosixRlimitType::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
-        PosixRlimitType::RlimitNice => Resource::RLIMIT_NICE,
-        PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
-        PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
+        PosixRlimitType::RlimitCpu => Resource::Cpu,
+        PosixRlimitType::RlimitFsize => Resource::Fsize,
+        PosixRlimitType::RlimitData => Resource::Data,
+        PosixRlimitType::RlimitStack => Resource::Stack,
+        PosixRlimitType::RlimitCore => Resource::Core,
+        PosixRlimitType::RlimitRss => Resource::Rss,
+        PosixRlimitType::RlimitNproc => Resource::Nproc,
+        PosixRlimitType::RlimitNofile => Resource::Nofile,
+        PosixRlimitType::RlimitMemlock => Resource::Memlock,
+        PosixRlimitType::RlimitAs => Resource::As,
+        PosixRlimitType::RlimitLocks => Resource::Locks,
+        PosixRlimitType::RlimitSigpending => Resource::Sigpending,
+        PosixRlimitType::RlimitMsgqueue => Resource::Msgqueue,
+        PosixRlimitType::RlimitNice => Resource::Nice,
+        PosixRlimitType::RlimitRtprio => Resource::Rtprio,
+        PosixRlimitType::RlimitRttime => Resource::Rttime,
     }
 }

@@ -28,6 +28,7 @@ pub(crate) struct ContainerPlan {
 pub(crate) struct ProcessPlan {
     pub(crate) process: Process,
     pub(crate) umask: u32,
+    pub(crate) oom_score: i32,
     /// None leaves the process those that the agent has.
     pub(crate) capabilities: Option<CapabilityPlan>,
     pub(crate) scheduling: SchedulingPlan,
@@ -85,6 +86,7 @@ impl ProcessPlan {
         Ok(Self {
             process: process.clone(),
             umask: process.user().umask().unwrap_or(DEFAULT_UMASK),
+            oom_score: process.oom_score_adj().unwrap_or(0),
             capabilities: process.capabilities().as_ref().map(CapabilityPlan::from_spec),
             scheduling: SchedulingPlan::from_spec(process)?,
             personality,
@@ -92,8 +94,9 @@ impl ProcessPlan {
         })
     }
 
-    /// Reads and checks the `process` object of a further process in the container whose first process is `first`. What
-    /// belongs to the container is the same for both; what the object doesn't name is, too.
+    /// Reads and checks the `process` object of a further process in the container whose first process is `first`. The
+    /// umask and the OOM score are the container's, whatever the object says (runc is followed in that); what it
+    /// doesn't name is like the first process's.
     pub(crate) fn parse_further(json: &[u8], first: &Self) -> Result<Self, SetupError> {
         let process: Process = read(json, "process.")?;
         settings::validate(&process)?;

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use rustix::process::Pid;
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::message::{CreateOrder, JoinOrder, Reply};
 use crate::cgroup::Cgroup;
 use crate::container::{
-    ContainerPlan, Endowment, ProcessPlan, Residence, SetupError, Step, Surroundings, run_first, run_further,
+    ContainerPlan, Endowment, OwnNamespaces, ProcessPlan, Residence, SetupError, Step, Surroundings, limit, run_first,
+    run_further,
 };
 use crate::refusal::{Kind, Refusal};
 use crate::sys::{Child, CloneRequest, clone_sibling};
@@ -21,8 +23,7 @@ use crate::sys::{Child, CloneRequest, clone_sibling};
 /// Every container that has not been forgotten.
 pub(crate) struct Containers {
     cgroup_root: PathBuf,
-    /// The zygote's own namespace of process ids, to come back to.
-    own_pids: File,
+    own_namespaces: OwnNamespaces,
     known: BTreeMap<String, Known>,
 }
 
@@ -37,7 +38,7 @@ struct Known {
 
 impl Containers {
     pub(crate) fn new(cgroup_root: PathBuf) -> io::Result<Self> {
-        Ok(Self { cgroup_root, own_pids: File::open("/proc/self/ns/pid")?, known: BTreeMap::new() })
+        Ok(Self { cgroup_root, own_namespaces: OwnNamespaces::open()?, known: BTreeMap::new() })
     }
 
     pub(crate) fn forget(&mut self, container: &str) {
@@ -76,9 +77,15 @@ impl Containers {
         let directory = File::open(cgroup.path()).on("open cgroup", cgroup.path())?;
         let residence = Residence { leader: known.leader.as_fd(), namespaces: known.namespaces };
         let request = CloneRequest { namespaces: 0, cgroup: directory.as_fd() };
-        let separate = known.namespaces & libc::CLONE_NEWPID as u64 != 0;
-        let pids = if separate { PidNamespace::Of(residence.leader) } else { PidNamespace::Same };
-        match self.bear(&pids, &request)? {
+        let process_ids = known.namespaces & libc::CLONE_NEWPID as u64;
+        // Only children are moved by joining such a namespace: the zygote joins it for the moment of the birth.
+        let enter = || match process_ids {
+            0 => Ok(()),
+            _ => move_into_thread_name_spaces(residence.leader, ThreadNameSpaceType::PROCESS_ID)
+                .step("join", "the container's process ids"),
+        };
+        let clone = || clone_sibling(&request).step("make", "process");
+        match self.own_namespaces.make_away(process_ids, enter, clone)? {
             Child::Born { pid, .. } => Ok(pid),
             Child::Myself => run_further(&plan, &residence, &endowment),
         }
@@ -95,8 +102,10 @@ impl Containers {
         let user_namespace = plan.namespaces.creates(libc::CLONE_NEWUSER);
         let (mapped, mapping) = pipe_with(PipeFlags::CLOEXEC).step("make", "pipe")?;
         let request = CloneRequest { namespaces: plan.namespaces.clone_flags(), cgroup: directory.as_fd() };
-        let pids = plan.namespaces.joined_pid().map_or(PidNamespace::Same, |path| PidNamespace::At(path));
-        let Child::Born { pid, handle } = self.bear(&pids, &request)? else {
+        let clone = || clone_sibling(&request).step("make", "process");
+        let namespaces = &plan.namespaces;
+        let born = self.own_namespaces.make_away(namespaces.joined(), || namespaces.join(), clone)?;
+        let Child::Born { pid, handle } = born else {
             drop(mapping);
             let surroundings = Surroundings {
                 rootfs: &order.rootfs,
@@ -110,39 +119,11 @@ impl Containers {
         };
         if user_namespace {
             map_ids(pid, plan)?;
+            limit(Pid::from_raw(pid), &plan.process)?;
         }
         drop(mapping);
         Ok((pid, handle))
     }
-
-    /// Makes a process whose process id is counted in `pids`. Only children are moved by joining such a namespace, so
-    /// the zygote joins it for the moment of the birth.
-    fn bear(&self, pids: &PidNamespace<'_>, request: &CloneRequest<'_>) -> Result<Child, SetupError> {
-        match pids {
-            PidNamespace::Same => return clone_sibling(request).step("make", "process"),
-            PidNamespace::At(path) => {
-                let handle = File::open(path).on("open namespace", path)?;
-                move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::ProcessID))
-                    .on("join namespace", path)?;
-            }
-            PidNamespace::Of(leader) => move_into_thread_name_spaces(*leader, ThreadNameSpaceType::PROCESS_ID)
-                .step("join", "the container's process ids")?,
-        }
-        let born = clone_sibling(request);
-        // The child lives where it was born; going back is for the zygote.
-        if !matches!(born, Ok(Child::Myself)) {
-            move_into_link_name_space(self.own_pids.as_fd(), Some(LinkNameSpaceType::ProcessID))
-                .step("return to", "the agent's process ids")?;
-        }
-        born.step("make", "process")
-    }
-}
-
-/// Which namespace of process ids new processes go into.
-enum PidNamespace<'a> {
-    Same,
-    At(&'a Path),
-    Of(BorrowedFd<'a>),
 }
 
 fn endow(gifts: Vec<OwnedFd>, terminal: Option<crate::container::TerminalSize>) -> Result<Endowment, Refusal> {

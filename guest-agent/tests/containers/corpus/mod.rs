@@ -13,15 +13,16 @@ mod site;
 mod specs;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use crate::trial::Trial;
+use differences::Difference;
 use oracle::Oracle;
 use site::Site;
 use specs::{Entry, Group};
-use verdict::Verdict;
 
 /// Tries the specs whose name, `corpus/GROUP/SPEC`, contains `filter`; answers how many groups passed and failed.
 pub(crate) async fn run(filter: &str) -> Result<(usize, usize)> {
@@ -58,11 +59,15 @@ async fn try_group(group: &Group, oracles: &[Oracle]) -> Result<Vec<String>> {
     let tried = async {
         let site = Site::prepare(&trial).context("prepare the site")?;
         trial.resume().await?;
+        let mut missing = BTreeMap::<&str, usize>::new();
         for entry in &group.entries {
             match entry.needs.iter().find(|name| !site.has(name)) {
-                Some(name) => println!("    {} was passed over: it needs {name}", entry.full_name()),
+                Some(name) => *missing.entry(name).or_default() += 1,
                 None => failures.extend(try_entry(entry, oracles, &trial, &site).await?),
             }
+        }
+        for (name, count) in missing {
+            println!("    ({count} of corpus/{} passed over: no {name} here)", group.name);
         }
         anyhow::Ok(())
     };
@@ -77,14 +82,15 @@ async fn try_entry(entry: &Entry, oracles: &[Oracle], trial: &Trial, site: &Site
     let case = site.fill_in(entry).with_context(|| name.clone())?;
     site.lay_out()?;
     let ours = verdict::ours(trial, site, &case).await.with_context(|| name.clone())?;
-    let ours = site.clear(ours)?;
+    let ours = site.clear(ours).with_context(|| format!("{name}, ours"))?;
     let mut failures =
         entry.disappointment(&ours).map(|text| format!("{name}: {text}")).into_iter().collect::<Vec<_>>();
     for oracle in oracles {
         site.lay_out()?;
-        let theirs = site.clear(oracle.run(trial, site, &case)?)?;
-        let difference = Verdict::difference(&ours, &theirs, |section, line| oracle.may_differ(entry, section, line));
-        if let Some(text) = difference.filter(|text| !oracle.may_disagree(entry, text)) {
+        let theirs = oracle.run(trial, site, &case)?;
+        let theirs = site.clear(theirs).with_context(|| format!("{name}, {}", oracle.name))?;
+        let known = Difference::between(oracle.name, entry);
+        if let Some(text) = ours.difference(&theirs, |section, line| Difference::apply(&known, section, line)) {
             failures.push(format!("{name}: - {}, + ours\n{text}", oracle.name));
         }
     }

@@ -24,9 +24,11 @@ impl Report {
                 report.sections.entry(section.clone()).or_default().push(site.plain(&section, line.trim_end()));
             }
         }
-        // What is mounted where doesn't depend on the order in which it was, unless it is in the same place.
-        if let Some(mounts) = report.sections.get_mut("mounts") {
-            mounts.sort_by(|one, other| one.split(' ').next().cmp(&other.split(' ').next()));
+        // In which order things were made matters where they are in the same place alone.
+        for section in ["mounts", "devices"] {
+            if let Some(lines) = report.sections.get_mut(section) {
+                lines.sort_by(|one, other| one.split(' ').next().cmp(&other.split(' ').next()));
+            }
         }
         report
     }
@@ -36,16 +38,14 @@ impl Report {
         self.sections.insert(section.to_owned(), lines);
     }
 
-    /// How another differs, but for lines that may: `-` is only in the other, `+` only here.
-    pub(super) fn difference(&self, theirs: &Self, may_differ: &mut impl FnMut(&str, &str) -> bool) -> Option<String> {
-        let none = Vec::new();
+    /// How another differs as `compared` shows lines: `-` is only in the other, `+` only here.
+    pub(super) fn difference(&self, theirs: &Self, compared: impl Fn(&str, &str) -> Option<String>) -> Option<String> {
         let mut text = String::new();
-        for section in
-            self.sections.keys().chain(theirs.sections.keys().filter(|key| !self.sections.contains_key(*key)))
-        {
-            let mut lines = |report: &Self| {
-                let lines = report.sections.get(section).unwrap_or(&none);
-                lines.iter().filter(|line| !may_differ(section, line)).cloned().collect::<Vec<_>>()
+        let further = theirs.sections.keys().filter(|key| !self.sections.contains_key(*key));
+        for section in self.sections.keys().chain(further) {
+            let lines = |report: &Self| {
+                let lines = report.sections.get(section).into_iter().flatten();
+                lines.filter_map(|line| compared(section, line)).collect::<Vec<_>>()
             };
             let (ours, theirs) = (lines(self), lines(theirs));
             if ours == theirs {

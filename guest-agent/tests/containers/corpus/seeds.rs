@@ -1,5 +1,7 @@
 //! Random combinations of the specs of other groups, the same ones every time.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::Value;
 
 use super::specs::{Entry, Expected, Group};
@@ -48,17 +50,23 @@ fn combination(seed: u64, sources: &[&Entry]) -> Entry {
     whole
 }
 
-/// Whether a spec changes nothing that another has changed already, but for adding to the same list.
+/// Whether a spec changes nothing that another has changed already, but for adding to the same list, and mounts nothing
+/// where another does: that would be shared with the host where what is mounted there is.
 fn can_join(whole: &Entry, part: &Entry) -> bool {
-    let within = |inner: &str, outer: &str| {
-        let inner = inner.trim_end_matches("/+");
-        inner == outer || inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
-    };
-    part.changes.keys().all(|new| {
-        let overlaps = |old: &&String| {
-            let both_add = **old == *new && new.ends_with("/+");
-            !both_add && (within(new, old.trim_end_matches("/+")) || within(old, new.trim_end_matches("/+")))
-        };
-        !whole.changes.keys().any(|old| overlaps(&old))
+    let all = |entry: &Entry| entry.changes.clone().into_iter().collect::<Vec<_>>();
+    let (old, new) = (all(whole), all(part));
+    let pairs = old.iter().flat_map(|old| new.iter().map(move |new| (old, new)));
+    pairs.into_iter().all(|((old, old_value), (new, new_value))| {
+        if old == new && new.ends_with("/+") {
+            let places = |value: &Value| -> Vec<PathBuf> {
+                let destinations =
+                    value.as_array().into_iter().flatten().filter_map(|item| item["destination"].as_str());
+                destinations.map(|path| Path::new("/").join(path)).collect()
+            };
+            let (old, new) = (places(old_value), places(new_value));
+            return !old.iter().any(|old| new.iter().any(|new| old.starts_with(new) || new.starts_with(old)));
+        }
+        let (old, new) = (Path::new(old.trim_end_matches("/+")), Path::new(new.trim_end_matches("/+")));
+        !old.starts_with(new) && !new.starts_with(old)
     })
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -33,7 +34,7 @@ pub(super) struct Case {
 pub(super) struct Site {
     folder: PathBuf,
     cgroup: PathBuf,
-    /// Controllers of cgroups and capabilities.
+    /// Controllers of cgroups, capabilities, and a compiler.
     facilities: Vec<String>,
     /// Namespaces by what `/proc/<pid>/ns` shows of them.
     namespaces: Vec<(String, &'static str)>,
@@ -60,6 +61,7 @@ impl Site {
             namespaces.push((format!("{kind}:[{inode}]"), "the given one"));
         }
         let mut facilities = capabilities()?;
+        facilities.extend(syscalls_program().map(|_| "cc".to_owned()));
         let controllers = fs::read_to_string(trial.cgroup.join("cgroup.controllers"))?;
         facilities.extend(controllers.split_whitespace().map(str::to_owned));
         Ok(Self { mounts: count_mounts()?, cgroup: trial.cgroup.clone(), folder, facilities, namespaces, _pids: pids })
@@ -91,8 +93,8 @@ impl Site {
         let text = replacements
             .iter()
             .fold(text, |text, (name, value)| text.replace(&format!("\"{{{name}}}\""), &value.to_string()));
-        let spec: Value = serde_json::from_str(&text)?;
-        let further = (entry.group == "further").then(|| spec["process"].clone());
+        let mut spec: Value = serde_json::from_str(&text)?;
+        let further = spec.as_object_mut().and_then(|fields| fields.remove("further"));
         Ok(Case { spec, further })
     }
 
@@ -121,6 +123,10 @@ impl Site {
         for name in ["upper", "work"] {
             fs::remove_dir_all(layers.join(name))?;
         }
+        // The probe tries to write into what is bound.
+        for folder in ["dev", "volume", "volume/below", "restricted"] {
+            let _ = fs::remove_file(self.folder.join("ground").join(folder).join("touched"));
+        }
         ensure!(count_mounts()? == self.mounts, "a mount was left");
         Ok(verdict)
     }
@@ -134,6 +140,7 @@ impl Site {
                 None => kind(line).map_or(line.to_owned(), |kind| format!("{kind} its own")),
             },
             "status" if line.starts_with("NSpid:") && line != "NSpid:\t1" => "NSpid: another".to_owned(),
+            "descriptors" => plain_descriptor(line),
             "mounts" => plain_tags(&self.plain("", line)),
             _ => {
                 let root = self.cgroup_of("");
@@ -143,6 +150,16 @@ impl Site {
                     .fold(line.to_owned(), |line, name| line.replace(&format!("{root}{name}"), "/CGROUP"))
             }
         }
+    }
+}
+
+/// A line about a descriptor, without dates and the numbers of pipes.
+fn plain_descriptor(line: &str) -> String {
+    match line.split_once(" -> ") {
+        Some((name, target)) => {
+            format!("{} {}", name.rsplit(' ').next().unwrap_or_default(), target.split(':').next().unwrap_or_default())
+        }
+        None => String::new(),
     }
 }
 
@@ -197,12 +214,24 @@ fn furnish_root(root: &Path) -> Result<()> {
     for path in ["private", "private/file", "copied/file"] {
         chown(root.join(path), Some(33), Some(33))?;
     }
-    let source = root.join("bin/syscalls.c");
-    fs::write(&source, SYSCALLS)?;
-    // Without a compiler, specs that need the program are refused: it isn't there.
-    let _ = Command::new("cc").args(["-static", "-O1", "-o"]).arg(root.join("bin/syscalls")).arg(&source).status();
-    fs::remove_file(source)?;
+    if let Some(program) = syscalls_program() {
+        fs::write(root.join("bin/syscalls"), program)?;
+        fs::set_permissions(root.join("bin/syscalls"), fs::Permissions::from_mode(0o755))?;
+    }
     Ok(())
+}
+
+/// `syscalls.c`, compiled once; none where there is no compiler.
+fn syscalls_program() -> Option<&'static [u8]> {
+    static PROGRAM: OnceLock<Option<Vec<u8>>> = OnceLock::new();
+    let compile = || {
+        let folder = tempfile::tempdir().ok()?;
+        let (source, program) = (folder.path().join("syscalls.c"), folder.path().join("syscalls"));
+        fs::write(&source, SYSCALLS).ok()?;
+        let status = Command::new("cc").args(["-static", "-O1", "-o"]).arg(&program).arg(&source).status().ok()?;
+        status.success().then(|| fs::read(program).ok()).flatten()
+    };
+    PROGRAM.get_or_init(compile).as_deref()
 }
 
 fn furnish_ground(ground: &Path) -> Result<()> {

@@ -1,7 +1,7 @@
 //! The specs of the corpus, as changes to one that runs.
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::verdict::Verdict;
 use crate::trial;
@@ -10,12 +10,12 @@ use crate::trial;
 /// a field and its new value, `null` to remove it; a pointer that ends in `/+` adds to a list. Besides:
 ///
 /// - `error`: the spec is wrong, and our refusal must contain this;
-/// - `needs`: controllers of cgroups and capabilities without which it can't be tried;
+/// - `needs`: controllers of cgroups and capabilities without which it can't be tried, `cc` for `syscalls.c`;
 /// - `{ground}` stands for the folder with what can be mounted and joined (`site.rs`), `"{all}"` for all capabilities
 ///   that this process has,
 ///   `"{containerd}"`, `"{docker}"` and `"{strict}"` for filters like those of engines (`profiles.rs`).
 ///
-/// The `process` of the group `further` is that of a further process in the container.
+/// The point of the group `further` is a further process in the container: `/further` is its `process` object.
 const GROUPS: [(&str, &str); 8] = [
     ("process", include_str!("specs/process.json")),
     ("further", include_str!("specs/further.json")),
@@ -87,6 +87,10 @@ impl Entry {
     /// The whole spec.
     pub(super) fn spec(&self) -> Result<Value> {
         let mut spec = trial::spec(&["/bin/probe"]);
+        if self.group == "further" {
+            spec["further"] = trial::process(&["/bin/probe"]);
+            spec["process"]["args"] = json!(["sleep", "1000"]);
+        }
         for (pointer, value) in &self.changes {
             change(&mut spec, pointer, value.clone()).with_context(|| format!("{pointer} of {}", self.name))?;
         }

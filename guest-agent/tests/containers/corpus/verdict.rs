@@ -1,10 +1,12 @@
 //! What a runtime makes of a spec.
 
+use std::fmt;
+
 use anyhow::{Result, bail};
 
 use super::report::Report;
 use super::site::{Case, Site};
-use crate::trial::{Trial, process, status};
+use crate::trial::{Trial, status};
 
 /// A container that ran, and what its probe found; or why there was none.
 pub(super) enum Verdict {
@@ -13,17 +15,24 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    /// How two verdicts differ, but for lines that may: `-` is theirs.
-    pub(super) fn difference(
-        ours: &Self,
-        theirs: &Self,
-        mut may_differ: impl FnMut(&str, &str) -> bool,
-    ) -> Option<String> {
-        match (ours, theirs) {
+    /// How two verdicts differ as `compared` shows their lines, by section, if it shows them: `-` is theirs.
+    pub(super) fn difference(&self, theirs: &Self, compared: impl Fn(&str, &str) -> Option<String>) -> Option<String> {
+        match (self, theirs) {
             (Self::Refused(_), Self::Refused(_)) => None,
-            (Self::Refused(message), Self::Ran(_)) => Some(format!("- ran\n+ refused: {message}")),
-            (Self::Ran(_), Self::Refused(message)) => Some(format!("- refused: {message}\n+ ran")),
-            (Self::Ran(ours), Self::Ran(theirs)) => ours.difference(theirs, &mut may_differ),
+            (Self::Ran(ours), Self::Ran(theirs)) => ours.difference(theirs, &compared),
+            _ => {
+                let shown = |verdict: &Self| compared("outcome", &verdict.to_string());
+                Some(format!("- {}\n+ {}", shown(theirs)?, shown(self)?))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ran(_) => formatter.write_str("ran"),
+            Self::Refused(message) => write!(formatter, "refused: {}", message.trim_end()),
         }
     }
 }
@@ -33,9 +42,7 @@ pub(super) async fn ours(trial: &Trial, site: &Site, case: &Case) -> Result<Verd
     let outcome = match &case.further {
         None => trial.run("a", &case.spec).await,
         Some(further) => {
-            let mut spec = case.spec.clone();
-            spec["process"] = process(&["sleep", "1000"]);
-            trial.create("a", &spec, agent_proto::Stdio::new(), vec![]).await?;
+            trial.create("a", &case.spec, agent_proto::Stdio::new(), vec![]).await?;
             trial.start_process("a", "").await?;
             let outcome = trial.run_further("a", "b", further).await;
             trial.kill("a", "", libc::SIGKILL, false).await?;
