@@ -145,7 +145,7 @@ cases! {
             ("/process/cwd", json!("relative"), "process.cwd"),
             ("/linux/namespaces", json!([{"type": "pid"}]), "mount namespace"),
             ("/linux/namespaces/0", json!({"type": "network", "path": "/no/such"}), "/no/such"),
-            ("/mounts/0/options", json!(["tmpcopyup"]), "mounts[0].options"),
+            ("/mounts/0/options", json!(["idmap"]), "mounts[0].options"),
             ("/linux/maskedPaths", json!("x"), "spec"),
             ("/mounts/7", json!({"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]}), "mounts[7].source"),
         ];
