@@ -1,7 +1,8 @@
 # Usage: bench.sh wall|instructions RUNS
 # Measures `ctr run --rm debian true` with runc, cold and restored in one boot of
-# the emulated host, prints medians and ratios, then what one restored start spent
-# its time on, and fails when a target is missed.
+# the emulated host, and `ctr tasks exec … true` in a container that runs, prints
+# medians and ratios, then what one restored start spent its time on, and fails when
+# a target is missed.
 set -euo pipefail
 
 clock=$1
@@ -15,13 +16,22 @@ starts=0
 fail() { echo "FAILED: $*" && exit 1; }
 . "$(dirname "$0")/readiness.sh"
 
-# Usage: run_once OPTION...; prints the microseconds that the command took.
-run_once() {
-    number=$((number + 1))
+# Usage: timed COMMAND...; prints the microseconds that it took.
+timed() {
     local start=$EPOCHREALTIME end
-    ctr run --rm "$@" $image "bench-$clock-$BASHPID-$number" true
+    "$@"
     end=$EPOCHREALTIME
     echo $((${end/./} - ${start/./}))
+}
+
+# Usage: run_once OPTION... / exec_once CONTAINER
+run_once() {
+    number=$((number + 1))
+    timed ctr run --rm "$@" $image "bench-$clock-$BASHPID-$number" true
+}
+exec_once() {
+    number=$((number + 1))
+    timed ctr tasks exec --exec-id "exec-$number" "$1" /bin/true
 }
 
 start_lines() { journalctl --no-pager --output=cat --unit=containerd | grep -F spawn_to_answer_us || true; }
@@ -82,6 +92,14 @@ for ((i = 0; i < runs; i++)); do
     run_once >>runc
     ours_once restored restored restored-answer
 done
+ctr run --detach $image runs-runc sleep infinity
+ctr run --detach "${ours[@]}" $image runs-ours sleep infinity
+for container in runs-runc runs-ours; do exec_once $container >/dev/null; done
+for ((i = 0; i < runs; i++)); do
+    exec_once runs-runc >>exec-runc
+    exec_once runs-ours >>exec-ours
+done
+for container in runs-runc runs-ours; do ctr tasks delete --force $container; done
 
 runc=$(median runc) cold=$(median cold) restored=$(median restored)
 cold_answer=$(median cold-answer) restored_answer=$(median restored-answer)
@@ -91,6 +109,11 @@ printf "$row" '' 'whole command' 'to runc' "VMM spawn to agent's answer" ''
 printf "$row" runc "$runc" 1.00 - ''
 printf "$row" cold "$cold" "$(ratio $cold $runc)" "$cold_answer" ''
 printf "$row" restored "$restored" "$(ratio $restored $runc)" "$restored_answer" ''
+
+exec_runc=$(median exec-runc) exec_ours=$(median exec-ours)
+printf '\nctr tasks exec … /bin/true; median ms of %s\n' "$runs"
+printf "$row" runc "$exec_runc" 1.00 '' ''
+printf "$row" ours "$exec_ours" "$(ratio $exec_ours $exec_runc)" '' ''
 
 printf '\nms by thread in one restored start, which tracing slows down a little:\n'
 owners
@@ -104,6 +127,7 @@ case $clock in
 wall) target "spawn to answer, restored to cold" "$(ratio $restored_answer $cold_answer)" 0.20 ;;
 instructions)
     target "ctr run, restored to runc" "$(ratio $restored $runc)" 1.00
+    target "ctr tasks exec, ours to runc" "$(ratio $exec_ours $exec_runc)" 0.50
     target "spawn to answer, restored, virtual ms" "$restored_answer" 30
     ;;
 esac

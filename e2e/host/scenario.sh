@@ -146,6 +146,65 @@ vmm_round_trip() {
     VCPUS=$1 ROUNDS=$2 vmm_tests a_busy_guest_goes_on
 }
 
+# Usage: descriptors PID / memory_kib PID
+descriptors() { find "/proc/$1/fd" -mindepth 1 | wc -l; }
+memory_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
+
+# What must not grow with what was run and is over: mounts, cgroups, files of containers that run.
+host_things() {
+    wc -l </proc/self/mounts
+    find /sys/fs/cgroup -type d | wc -l
+    find /run/containerd /run/supermachine | wc -l
+}
+
+# Usage: repeat COUNT FIRST PID: `once NUMBER`, COUNT times after FIRST times that
+# fill caches and pools. What `things` lists must be the same before and after, and
+# the process must not have grown by more than 4 MiB.
+repeat() {
+    local before now number
+    for number in $(seq "$2"); do once "$number"; done
+    things >before
+    before=$(memory_kib "$3")
+    for number in $(seq "$1"); do once "$number"; done
+    things_are_back() { things >after && cmp -s before after; }
+    wait_until 20 things_are_back
+    now=$(memory_kib "$3")
+    [ "$now" -le $((before + 4096)) ] || fail "process $3 grew from $before to $now KiB"
+}
+
+# Usage: repeat_execs COUNT: nothing is left of as many execs, in the shim, the VMM,
+# the guest or on the host.
+repeat_execs() {
+    local shim vmm
+    once() { expect_status $(($1 % 2)) ctr tasks exec --exec-id "e$1" "$NAME" sh -c "exit $(($1 % 2))"; }
+    things() {
+        descriptors "$shim"
+        descriptors "$vmm"
+        ls "/proc/$vmm/task" | wc -l
+        ctr tasks exec --exec-id look "$NAME" sh -c 'ls -d /proc/[0-9]* | wc -l; ls /proc/1/fd | wc -l'
+        host_things
+    }
+    ctr_run --detach --null-io $busybox "$NAME" sleep 100000
+    shim=$(shim_pid "$NAME") vmm=$(vmm_pid "$NAME")
+    repeat "$1" 20 "$shim"
+    ctr tasks delete --force "$NAME"
+    ctr containers delete "$NAME"
+}
+
+# Usage: repeat_starts COUNT: nothing is left of as many containers, on the host, in
+# containerd or in the daemon.
+repeat_starts() {
+    local daemon
+    once() { expect_status $(($1 % 2)) ctr_run --rm $busybox "$NAME-$1" sh -c "exit $(($1 % 2))"; }
+    things() {
+        descriptors "$daemon"
+        host_things
+    }
+    require_bake
+    daemon=$(systemctl show --property MainPID --value supermachine-snapshotter)
+    repeat "$1" 5 "$daemon"
+}
+
 # What the shim logged about the starts since the scenario began, one per line.
 start_lines() {
     journalctl --no-pager --output=cat --unit=containerd --since="@$started_at" | grep -F 'spawn_to_answer_us' || true

@@ -2,11 +2,13 @@
 
 use std::error::Error;
 
+use cgroup_limits::UpdateError;
 use thiserror::Error;
 use ttrpc::{Code, get_status};
 
 use crate::bundle::BundleError;
 use crate::hooks::HookError;
+use crate::host_cgroup::HostLimitError;
 use crate::io::StdioError;
 use crate::sandbox::SandboxError;
 use crate::task::StateError;
@@ -54,6 +56,23 @@ pub(crate) enum ServiceError {
         /// Its name.
         field: &'static str,
     },
+    /// An object of a kind that the request can't have.
+    #[error("the request has an object of type {type_url:?}, not {expected}")]
+    UnknownType {
+        /// Its kind.
+        type_url: String,
+        /// The kind it must be of.
+        expected: &'static str,
+    },
+    /// Resources that can't be read.
+    #[error("the request's resources")]
+    Resources(#[source] serde_json::Error),
+    /// Limits that the host can't set.
+    #[error("limit the VM")]
+    HostLimit(#[from] HostLimitError),
+    /// An answer that can't be written.
+    #[error("encode the answer")]
+    Encode(#[source] containerd_shim_protos::protobuf::Error),
     /// The process's phase rules it out.
     #[error("{action} {process}")]
     State {
@@ -124,12 +143,13 @@ impl ServiceError {
             Self::NoTask { .. } | Self::NoExec { .. } | Self::Finished { .. } => Code::NOT_FOUND,
             Self::TaskExists { .. } | Self::ExecExists { .. } => Code::ALREADY_EXISTS,
             Self::Unimplemented { .. } => Code::UNIMPLEMENTED,
-            Self::MissingField { .. } => Code::INVALID_ARGUMENT,
+            Self::MissingField { .. } | Self::UnknownType { .. } | Self::Resources(_) => Code::INVALID_ARGUMENT,
+            Self::HostLimit(error) => host_limit_code(error),
             Self::State { source, .. } => state_code(*source),
             Self::Bundle(error) => bundle_code(error),
             Self::Sandbox(error) => sandbox_code(error),
             Self::Stdio(error) => stdio_code(error),
-            Self::Hook(_) | Self::Internal(_) => Code::INTERNAL,
+            Self::Hook(_) | Self::Encode(_) | Self::Internal(_) => Code::INTERNAL,
             // "Not found" means to containerd that the task is gone; here it is the program.
             Self::Refused { code: Code::NOT_FOUND, .. } => Code::INVALID_ARGUMENT,
             Self::Refused { code, .. } => *code,
@@ -150,6 +170,8 @@ fn state_code(error: StateError) -> Code {
         | StateError::NotStarted
         | StateError::NotRunning
         | StateError::Exited
+        | StateError::Paused
+        | StateError::NotPaused
         | StateError::Running => Code::FAILED_PRECONDITION,
         StateError::Deleted => Code::NOT_FOUND,
     }
@@ -171,9 +193,19 @@ fn bundle_code(error: &BundleError) -> Code {
     }
 }
 
+fn host_limit_code(error: &HostLimitError) -> Code {
+    match error {
+        HostLimitError::Limit(_) | HostLimitError::Update(UpdateError::Limit(_)) => Code::INVALID_ARGUMENT,
+        HostLimitError::Update(UpdateError::InUse { .. }) | HostLimitError::NoCgroup { .. } => {
+            Code::FAILED_PRECONDITION
+        }
+    }
+}
+
 fn sandbox_code(error: &SandboxError) -> Code {
     match error {
         SandboxError::Config(_) => Code::INVALID_ARGUMENT,
+        SandboxError::Limit(error) => host_limit_code(error),
         SandboxError::Machine(error) => kind_code(error.kind()),
         SandboxError::Start(error) => kind_code(error.kind()),
         SandboxError::Upper { .. } | SandboxError::Cgroup { .. } => Code::FAILED_PRECONDITION,

@@ -1,21 +1,54 @@
 //! The host's cgroup of a container: its VMM runs there, so that the host accounts for it where it looks for it.
 //!
-//! Limits of the container are the guest's to enforce, in a cgroup of the guest; here are none.
+//! What a container may use for itself is the guest's to limit, in a cgroup of the guest. Here is what concerns others
+//! of the host: its share of processors and disks, and which of them.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::Spec;
+use cgroup_limits::{Before, LimitError, UpdateError, limits, update};
+use oci_spec::runtime::{LinuxResources, Spec};
+use thiserror::Error;
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// What hosts account for. Enabled on the way to a new cgroup, as runc does.
-const CONTROLLERS: [&str; 4] = ["cpu", "io", "memory", "pids"];
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 
 /// How long killed processes may take to be gone.
 const EMPTY_WITHIN: Duration = Duration::from_secs(1);
 const EMPTY_POLL: Duration = Duration::from_millis(5);
+
+/// Limits that the host can't set.
+#[derive(Debug, Error)]
+pub(crate) enum HostLimitError {
+    /// One of them is none.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// The kernel refused one.
+    #[error("on the host")]
+    Update(#[from] UpdateError),
+    /// There is no cgroup to set it for.
+    #[error("{field} needs a cgroup of the host: name one in `linux.cgroupsPath`, on a host with cgroup version 2")]
+    NoCgroup {
+        /// The spec's field.
+        field: String,
+    },
+}
+
+/// Sets limits for the VMM. Without a cgroup of its own it has the share that its parent has, whatever weight was asked
+/// for; anything else is refused then.
+pub(crate) fn limit(cgroup: Option<&HostCgroup>, resources: &LinuxResources) -> Result<Before, HostLimitError> {
+    if let Some(cgroup) = cgroup {
+        return Ok(update(cgroup.path(), resources)?);
+    }
+    let is_weight = |file: &str| matches!(file, "cpu.weight" | "cpu.idle" | "io.weight");
+    match limits(resources)?.into_iter().find(|limit| !is_weight(&limit.file)) {
+        Some(limit) => Err(HostLimitError::NoCgroup { field: limit.field }),
+        None => Ok(Before::default()),
+    }
+}
 
 /// A cgroup (version 2) of the host. It need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +176,26 @@ mod tests {
         }
         let elsewhere = tempfile::tempdir().unwrap();
         assert_eq!(HostCgroup::below(elsewhere.path(), "/default/c1"), None);
+    }
+
+    #[test]
+    fn limits_need_a_cgroup_and_weights_do_not() {
+        let resources = |json| serde_json::from_value::<LinuxResources>(json).unwrap();
+        let weights = resources(serde_json::json!({"cpu": {"shares": 2}, "blockIO": {"weight": 10}}));
+        drop(limit(None, &weights).unwrap());
+        let pinned = resources(serde_json::json!({"cpu": {"shares": 2, "cpus": "0"}}));
+        let error = limit(None, &pinned).unwrap_err().to_string();
+        assert!(error.starts_with("linux.resources.cpu.cpus needs a cgroup"), "{error}");
+
+        let root = root();
+        let cgroup = HostCgroup::below(root.path(), "/default/c1").unwrap();
+        cgroup.create().unwrap();
+        for file in ["cpu.weight", "cpuset.cpus"] {
+            fs::write(cgroup.path().join(file), "\n").unwrap();
+        }
+        drop(limit(Some(&cgroup), &pinned).unwrap());
+        let read = |file| fs::read_to_string(cgroup.path().join(file)).unwrap();
+        assert_eq!((read("cpu.weight"), read("cpuset.cpus")), ("1".to_owned(), "0".to_owned()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod hooks;
 mod host_cgroup;
 mod io;
 mod log;
+mod metrics;
 mod process_record;
 mod sandbox;
 mod service;

@@ -37,7 +37,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     hosts: u8,
     /// Seconds after which a host is switched off.
-    #[arg(long, default_value_t = 2400)]
+    #[arg(long, default_value_t = 4500)]
     time_limit: u64,
 }
 

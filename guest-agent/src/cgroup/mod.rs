@@ -1,13 +1,13 @@
 //! One cgroup (v2) per container, a child of the root that the agent itself lives in.
 
-mod limits;
+mod events;
+mod freezer;
+mod stats;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-pub(crate) use limits::{Limit, limits};
 
 /// How long [`Cgroup::remove`] waits for killed processes to leave.
 const EMPTY_DEADLINE: Duration = Duration::from_secs(5);
@@ -42,11 +42,6 @@ impl Cgroup {
         fs::create_dir(&self.path)
     }
 
-    /// Writes one limit.
-    pub(crate) fn set(&self, limit: &Limit) -> io::Result<()> {
-        fs::write(self.path.join(&limit.file), &limit.value)
-    }
-
     /// Every process in it and below it.
     pub(crate) fn processes(&self) -> io::Result<Vec<i32>> {
         let mut found = Vec::new();
@@ -60,7 +55,7 @@ impl Cgroup {
 
     /// Kills every process in it and below it, at once.
     pub(crate) fn kill(&self) -> io::Result<()> {
-        match fs::write(self.path.join("cgroup.kill"), "1") {
+        match self.write("cgroup.kill", "1") {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
@@ -80,6 +75,14 @@ impl Cgroup {
                 result => return result,
             }
         }
+    }
+
+    fn read(&self, file: &str) -> io::Result<String> {
+        fs::read_to_string(self.path.join(file))
+    }
+
+    fn write(&self, file: &str, value: &str) -> io::Result<()> {
+        fs::write(self.path.join(file), value)
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
+use cgroup_limits::LimitError;
+
 use crate::refusal::{Kind, Refusal};
 
 /// A failed step of container set-up.
@@ -12,6 +14,9 @@ pub(crate) enum SetupError {
     /// The spec asks for something that can't be met.
     #[error("{field}: {reason}")]
     Spec { field: String, reason: String },
+    /// A limit that can't be set.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// The kernel refused a step.
     #[error("{action} {object}")]
     System {
@@ -56,7 +61,7 @@ impl SetupError {
 
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Self::Spec { .. } | Self::Relative { .. } => Kind::InvalidArgument,
+            Self::Spec { .. } | Self::Relative { .. } | Self::Limit(_) => Kind::InvalidArgument,
             Self::System { source, .. } => match source.raw_os_error() {
                 Some(libc::ENOMEM | libc::ENOSPC | libc::EMFILE | libc::ENFILE) => Kind::ResourceExhausted,
                 _ => Kind::Internal,

@@ -1,5 +1,6 @@
 //! A spec that was checked: everything that can be refused before a process exists is refused here.
 
+use cgroup_limits::{Limit, limits};
 use nix::sys::personality::Persona;
 use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Process, Spec};
 use serde::de::DeserializeOwned;
@@ -10,7 +11,6 @@ use super::namespaces::Namespaces;
 use super::scheduling::SchedulingPlan;
 use super::sysctl::{self, Keeper};
 use super::{mounts, rootfs, settings};
-use crate::cgroup::{Limit, limits};
 use crate::device_filter::DeviceFilter;
 use crate::seccomp::Filter;
 
@@ -61,10 +61,7 @@ impl ContainerPlan {
         rootfs::validate(&spec)?;
         let namespaces = Namespaces::from_spec(linux)?;
         require_namespaces(&spec, linux, &namespaces)?;
-        let limits = linux.resources().as_ref().map(limits).unwrap_or_default();
-        if let Some(limit) = limits.iter().find(|limit| limit.file.contains('/')) {
-            return Err(SetupError::spec(&limit.field, format_args!("{:?} is no control file", limit.file)));
-        }
+        let limits = linux.resources().as_ref().map(limits).transpose()?.unwrap_or_default();
         let devices = DeviceFilter::compile(linux)?;
         let process = ProcessPlan::of_first(process, linux)?;
         Ok(Self { namespaces, limits, devices, process, spec })

@@ -87,11 +87,15 @@ impl Containers {
         })
     }
 
-    /// The further processes of a container, by id of the kernel.
+    /// The further processes of a container that run, by id of the kernel.
     pub(super) fn further(&self, container: &str) -> BTreeMap<i32, String> {
         let entries = self.lock();
         let further = entries.get(container).into_iter().flat_map(|entry| &entry.further);
-        further.filter_map(|(name, process)| process.as_ref().map(|process| (process.pid(), name.clone()))).collect()
+        let running = further.filter_map(|(name, process)| {
+            // The id of one that has exited may be another's by now.
+            process.as_ref().filter(|process| process.exit().is_none()).map(|process| (process.pid(), name.clone()))
+        });
+        running.collect()
     }
 
     /// Forgets a process, or with an empty name a whole container.

@@ -57,6 +57,11 @@ impl<G: Guest> Server<G> {
             let message = format!("container {:?} isn't running", request.container_id);
             return Err(Refusal::new(Kind::FailedPrecondition, message));
         }
+        // It would stop on its way, too.
+        if container.cgroup.is_freezing().unwrap_or(false) {
+            let message = format!("container {:?} is paused", request.container_id);
+            return Err(Refusal::new(Kind::FailedPrecondition, message));
+        }
         let stdio = request.stdio.as_ref().unwrap_or_default();
         let streams = self.claim_streams(stdio).await?;
         let order = JoinOrder { container: request.container_id.clone(), terminal: terminal_size(stdio) };

@@ -4,7 +4,9 @@ mod containers;
 mod create;
 mod files;
 mod process;
+mod resources;
 mod service;
+mod signal;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,19 +1,19 @@
 //! The RPCs of `agent.proto`.
 
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_proto::process_list::Entry;
 use agent_proto::{
-    Agent, ContainerRequest, CreateContainerRequest, CreateProcessRequest, Empty, ProcessCreated, ProcessExit,
-    ProcessList, ProcessRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest,
+    Agent, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty, OutOfMemory,
+    ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse,
+    SignalProcessRequest, UpdateContainerRequest, WaitOutOfMemoryRequest,
 };
 use async_trait::async_trait;
 use rustix::thread::ClockId;
 use ttrpc::r#async::TtrpcContext;
 
 use super::Server;
-use super::process::send_signal;
+use super::resources::exited;
 use crate::container::TerminalSize;
 use crate::guest::Guest;
 use crate::reaper::Exit;
@@ -32,30 +32,6 @@ impl<G: Guest> Server<G> {
     fn require_unresumed(&self, what: &str) -> Result<(), Refusal> {
         if self.resumed.load(Ordering::Acquire) {
             return Err(Refusal::new(Kind::FailedPrecondition, format!("{what} is refused: this machine was resumed")));
-        }
-        Ok(())
-    }
-
-    async fn signal(&self, request: &SignalProcessRequest) -> Result<(), Refusal> {
-        self.require_resumed()?;
-        if !request.all {
-            return self.containers.process(&request.container_id, &request.exec_id)?.signal(request.signal);
-        }
-        let container = self.containers.container(&request.container_id)?;
-        let failed = |error: std::io::Error| Refusal::new(Kind::Internal, format!("signal the container: {error}"));
-        if i32::try_from(request.signal) == Ok(libc::SIGKILL) && container.first.exit().is_none() {
-            return container.cgroup.kill().map_err(failed);
-        }
-        let processes = container.cgroup.processes().map_err(failed)?;
-        if processes.is_empty() {
-            return Err(Refusal::new(Kind::NotFound, "no process of the container is left"));
-        }
-        for pid in processes {
-            match send_signal(pid, request.signal) {
-                // It ended in between.
-                Err(refusal) if refusal.kind == Kind::NotFound => {}
-                result => result?,
-            }
         }
         Ok(())
     }
@@ -132,12 +108,12 @@ impl<G: Guest> Agent for Server<G> {
 
     async fn wait_process(&self, _: &TtrpcContext, request: ProcessRequest) -> ttrpc::Result<ProcessExit> {
         self.require_resumed()?;
-        let exit = self.containers.process(&request.container_id, &request.exec_id)?.wait().await?;
-        Ok(exited(exit))
+        Ok(self.exit_of(&request.container_id, &request.exec_id).await?)
     }
 
     async fn signal_process(&self, _: &TtrpcContext, request: SignalProcessRequest) -> ttrpc::Result<Empty> {
-        self.signal(&request).await?;
+        self.require_resumed()?;
+        self.signal(&request)?;
         Ok(Empty::new())
     }
 
@@ -153,6 +129,38 @@ impl<G: Guest> Agent for Server<G> {
         Ok(self.list(&request.container_id)?)
     }
 
+    async fn freeze_container(&self, _: &TtrpcContext, request: ContainerRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.freeze(&request.container_id).await?;
+        Ok(Empty::new())
+    }
+
+    async fn thaw_container(&self, _: &TtrpcContext, request: ContainerRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.thaw(&request.container_id).await?;
+        Ok(Empty::new())
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, request: UpdateContainerRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.update(&request)?;
+        Ok(Empty::new())
+    }
+
+    async fn read_stats(&self, _: &TtrpcContext, request: ContainerRequest) -> ttrpc::Result<ContainerStats> {
+        self.require_resumed()?;
+        Ok(self.stats(&request.container_id)?)
+    }
+
+    async fn wait_out_of_memory(
+        &self,
+        _: &TtrpcContext,
+        request: WaitOutOfMemoryRequest,
+    ) -> ttrpc::Result<OutOfMemory> {
+        self.require_resumed()?;
+        Ok(self.out_of_memory(&request).await?)
+    }
+
     async fn delete_process(&self, _: &TtrpcContext, request: ProcessRequest) -> ttrpc::Result<ProcessExit> {
         Ok(exited(self.delete(&request).await?))
     }
@@ -166,13 +174,4 @@ impl<G: Guest> Agent for Server<G> {
 
 fn created(pid: i32) -> ProcessCreated {
     ProcessCreated { pid: u32::try_from(pid).unwrap_or(0), ..Default::default() }
-}
-
-fn exited(exit: Exit) -> ProcessExit {
-    ProcessExit { code: exit.code, exited_at_ns: nanoseconds(exit.at), ..Default::default() }
-}
-
-fn nanoseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -143,10 +143,7 @@ fn endow(gifts: Vec<OwnedFd>, terminal: Option<crate::container::TerminalSize>) 
 fn make_cgroup(cgroup: &Cgroup, plan: &ContainerPlan) -> Result<(), SetupError> {
     cgroup.create().on("make cgroup", cgroup.path())?;
     for limit in &plan.limits {
-        if let Err(error) = cgroup.set(limit) {
-            let reason = format_args!("{} = {:?} in the guest's cgroup: {error}", limit.file, limit.value);
-            return Err(SetupError::spec(&limit.field, reason));
-        }
+        limit.set(cgroup.path())?;
     }
     Ok(())
 }

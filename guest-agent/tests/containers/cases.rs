@@ -1,8 +1,6 @@
 //! What containers must do.
 
-use std::future::Future;
 use std::os::unix::fs::symlink;
-use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use agent_proto::{ContainerRequest, File, ResizeTerminalRequest, Stdio};
@@ -12,18 +10,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use ttrpc::Code;
 
 use crate::trial::{Trial, context, process, shell, spec, status};
-
-type Case = for<'a> fn(&'a Trial) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
-
-macro_rules! cases {
-    ($($(#[doc = $text:literal])* async fn $name:ident($trial:ident) $body:block)*) => {
-        /// Every case by name.
-        pub(crate) fn all() -> Vec<(&'static str, Case)> {
-            vec![$((stringify!($name), |trial| Box::pin($name(trial)))),*]
-        }
-        $($(#[doc = $text])* async fn $name($trial: &Trial) -> Result<()> $body)*
-    };
-}
 
 cases! {
     async fn nothing_happens_before_the_gate_opens(trial) {
@@ -382,14 +368,14 @@ fn profile() -> Value {
     })
 }
 
-fn expect<T>(result: Result<T, ttrpc::Error>, code: Code, part: &str) -> Result<()> {
+pub(crate) fn expect<T>(result: Result<T, ttrpc::Error>, code: Code, part: &str) -> Result<()> {
     let Err(error) = result else { bail!("succeeded, instead of failing with {part:?}") };
     let (found, message) = status(&error).with_context(|| format!("{error:?}"))?;
     ensure!(found == code && message.contains(part), "{found:?} {message:?}, not {code:?} {part:?}");
     Ok(())
 }
 
-async fn read_until(stream: &mut tokio::net::UnixStream, end: &str) -> Result<String> {
+pub(crate) async fn read_until(stream: &mut tokio::net::UnixStream, end: &str) -> Result<String> {
     let mut text = String::new();
     let mut buffer = [0; 256];
     while !text.contains(end) {

@@ -4,14 +4,30 @@
 //! `cargo test -p supermachine-agent --test containers [filter]`
 #![allow(clippy::print_stdout, reason = "a test harness of its own: this is its report")]
 
-mod cases;
-mod corpus;
-mod ground;
-mod trial;
-
+use std::future::Future;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use trial::Trial;
+
+/// What a container must do.
+type Case = for<'a> fn(&'a Trial) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+macro_rules! cases {
+    ($($(#[doc = $text:literal])* async fn $name:ident($trial:ident) $body:block)*) => {
+        /// Every case by name.
+        pub(crate) fn all() -> Vec<(&'static str, crate::Case)> {
+            vec![$((stringify!($name), |trial| Box::pin($name(trial)))),*]
+        }
+        $($(#[doc = $text])* async fn $name($trial: &Trial) -> Result<()> $body)*
+    };
+}
+
+mod cases;
+mod corpus;
+mod ground;
+mod resources;
+mod trial;
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,7 +49,8 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(filter: &str) -> anyhow::Result<ExitCode> {
     let (mut passed, mut failed) = (0, 0);
-    for (name, case) in cases::all().into_iter().filter(|(name, _)| name.contains(filter)) {
+    let cases = cases::all().into_iter().chain(resources::all());
+    for (name, case) in cases.filter(|(name, _)| name.contains(filter)) {
         let outcome = match Trial::start().await {
             Ok(trial) => {
                 let outcome = tokio::time::timeout(std::time::Duration::from_secs(60), case(&trial)).await;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use supermachine::Network;
 
 use super::BundleError;
@@ -36,6 +36,12 @@ impl Bundle {
             Some(root) => self.path.join(root.path()),
             None => self.path.join("rootfs"),
         }
+    }
+
+    /// The resources that the host limits.
+    pub(crate) fn host_resources(&self) -> LinuxResources {
+        let resources = self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        resources.map(super::resources::of_host).unwrap_or_default()
     }
 
     /// The network on the host's side: of the namespace that is named by path, or a new one; without an entry the

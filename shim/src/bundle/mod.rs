@@ -15,7 +15,7 @@ use thiserror::Error;
 pub(crate) use layers::{EnsureLayers, RootLayers, locate as locate_layers};
 pub(crate) use load::Bundle;
 pub(crate) use mounts::mounted_at;
-pub(crate) use transform::{GuestSpec, HostHooks};
+pub(crate) use transform::{GuestSpec, HostHooks, resources};
 
 /// Why a bundle can't be run.
 #[derive(Debug, Error)]

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use agent_proto::{
-    Agent, AgentClient, ContainerRequest, CreateContainerRequest, CreateProcessRequest, Empty, ProcessCreated,
-    ProcessExit, ProcessList, ProcessRequest, RootFilesystem, SignalProcessRequest, Stdio, create_agent, process_list,
+    Agent, AgentClient, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty,
+    MemoryEvents, OutOfMemory, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, RootFilesystem,
+    SignalProcessRequest, Stdio, UpdateContainerRequest, WaitOutOfMemoryRequest, create_agent, process_list,
 };
 use containerd_shim_protos::types::mount::Mount;
 use tokio::net::UnixStream;
@@ -36,6 +37,10 @@ struct Program {
 struct Guest {
     streams: Mutex<HashMap<u64, UnixStream>>,
     programs: Mutex<HashMap<Key, Arc<Program>>>,
+    is_frozen: AtomicBool,
+    /// What Update brought, by request.
+    updates: Mutex<Vec<serde_json::Value>>,
+    oom_kills: watch::Sender<u64>,
 }
 
 impl Guest {
@@ -64,8 +69,8 @@ fn refuse(code: Code, message: &str) -> ttrpc::Error {
 /// What `late` writes.
 pub(crate) const LATE_BYTES: usize = 1 << 20;
 
-/// Runs `exit N`, `cat`, `sleep`, `late`, whose output comes after its exit, and `deaf`, whose
-/// guest doesn't answer signals; anything else is missing.
+/// Runs `exit N`, `cat`, `sleep`, `late`, whose output comes after its exit, `greedy`, which is killed for lack of
+/// memory, and `deaf`, whose guest doesn't answer signals; anything else is missing.
 async fn run(guest: Arc<Guest>, program: Arc<Program>) {
     let (stdin, stdout) = (guest.stream(program.stdio.stdin), guest.stream(program.stdio.stdout));
     match program.args[0].as_str() {
@@ -76,6 +81,10 @@ async fn run(guest: Arc<Guest>, program: Arc<Program>) {
             program.exit.send_if_modified(|exit| exit.replace(0).is_none());
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             tokio::io::AsyncWriteExt::write_all(&mut stdout.unwrap(), &vec![b'x'; LATE_BYTES]).await.unwrap();
+        }
+        "greedy" => {
+            guest.oom_kills.send_modify(|kills| *kills += 1);
+            program.exit.send_if_modified(|exit| exit.replace(137).is_none());
         }
         "cat" => {
             tokio::io::copy(&mut stdin.unwrap(), &mut stdout.unwrap()).await.unwrap();
@@ -105,7 +114,7 @@ impl Agent for FakeAgent {
 
     async fn start_process(&self, _: &TtrpcContext, call: ProcessRequest) -> ttrpc::Result<Empty> {
         let program = self.0.program(&call.container_id, &call.exec_id)?;
-        if !["exit", "cat", "deaf", "late", "sleep"].contains(&program.args[0].as_str()) {
+        if !["exit", "cat", "deaf", "greedy", "late", "sleep"].contains(&program.args[0].as_str()) {
             return Err(refuse(Code::NOT_FOUND, "no such program"));
         }
         tokio::spawn(run(Arc::clone(&self.0), program));
@@ -115,7 +124,7 @@ impl Agent for FakeAgent {
     async fn wait_process(&self, _: &TtrpcContext, call: ProcessRequest) -> ttrpc::Result<ProcessExit> {
         let program = self.0.program(&call.container_id, &call.exec_id)?;
         let code = program.exit.subscribe().wait_for(Option::is_some).await.unwrap().unwrap();
-        Ok(ProcessExit { code, ..Default::default() })
+        Ok(ProcessExit { code, oom_kills: *self.0.oom_kills.borrow(), ..Default::default() })
     }
 
     async fn signal_process(&self, _: &TtrpcContext, call: SignalProcessRequest) -> ttrpc::Result<Empty> {
@@ -140,6 +149,35 @@ impl Agent for FakeAgent {
             .collect();
         processes.sort_by_key(|entry| entry.pid);
         Ok(ProcessList { processes, ..Default::default() })
+    }
+
+    async fn freeze_container(&self, _: &TtrpcContext, _: ContainerRequest) -> ttrpc::Result<Empty> {
+        self.0.is_frozen.store(true, Ordering::SeqCst);
+        Ok(Empty::default())
+    }
+
+    async fn thaw_container(&self, _: &TtrpcContext, _: ContainerRequest) -> ttrpc::Result<Empty> {
+        self.0.is_frozen.store(false, Ordering::SeqCst);
+        Ok(Empty::default())
+    }
+
+    async fn update_container(&self, _: &TtrpcContext, call: UpdateContainerRequest) -> ttrpc::Result<Empty> {
+        let resources: serde_json::Value = serde_json::from_slice(&call.resources).unwrap();
+        if resources["memory"]["limit"] == 1 {
+            return Err(refuse(Code::INVALID_ARGUMENT, "too little"));
+        }
+        self.0.updates.lock().unwrap().push(resources);
+        Ok(Empty::default())
+    }
+
+    async fn read_stats(&self, _: &TtrpcContext, _: ContainerRequest) -> ttrpc::Result<ContainerStats> {
+        let events = MemoryEvents { oom_kill: *self.0.oom_kills.borrow(), ..Default::default() };
+        Ok(ContainerStats { memory_events: Some(events).into(), ..Default::default() })
+    }
+
+    async fn wait_out_of_memory(&self, _: &TtrpcContext, call: WaitOutOfMemoryRequest) -> ttrpc::Result<OutOfMemory> {
+        let oom_kills = *self.0.oom_kills.subscribe().wait_for(|kills| *kills > call.known).await.unwrap();
+        Ok(OutOfMemory { oom_kills, ..Default::default() })
     }
 
     async fn delete_process(&self, _: &TtrpcContext, call: ProcessRequest) -> ttrpc::Result<ProcessExit> {
@@ -180,6 +218,20 @@ impl FakeSandbox {
         self.gone.send_replace(Some(reason.to_owned()));
         self.guest.streams.lock().unwrap().clear();
         self.server.lock().await.disconnect().await;
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.guest.is_frozen.load(Ordering::SeqCst)
+    }
+
+    /// What Update brought so far.
+    pub(crate) fn updates(&self) -> Vec<serde_json::Value> {
+        self.guest.updates.lock().unwrap().clone()
+    }
+
+    /// A process that the host doesn't know is killed for lack of memory.
+    pub(crate) fn kill_for_memory(&self) {
+        self.guest.oom_kills.send_modify(|kills| *kills += 1);
     }
 
     pub(crate) fn is_gone(&self) -> bool {

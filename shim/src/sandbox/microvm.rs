@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::{Launch, Launcher, Sandbox, SandboxError};
 use crate::bundle::{BundleError, EnsureLayers, RootLayers, locate_layers};
-use crate::host_cgroup::HostCgroup;
+use crate::host_cgroup::{self, HostCgroup};
 use crate::io::Stream;
 
 /// Starts VMs as the host's configuration says.
@@ -43,6 +43,7 @@ impl Launcher for MicroVms {
             clone_upper(&config.paths.upper_template(), path)?;
         }
         let cgroup = launch.cgroup.map(MadeCgroup::make).transpose()?;
+        drop(host_cgroup::limit(cgroup.as_ref().map(|cgroup| &cgroup.0), &launch.resources)?);
         let vm = Vm::start(
             &machine,
             supermachine::Launch {

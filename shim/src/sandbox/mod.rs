@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_proto::{AgentClient, RootFilesystem};
+use oci_spec::runtime::LinuxResources;
 use supermachine::Network;
 use thiserror::Error;
 
 use crate::bundle::RootLayers;
-use crate::host_cgroup::HostCgroup;
+use crate::host_cgroup::{HostCgroup, HostLimitError};
 use crate::io::Stream;
 
 pub(crate) use microvm::MicroVms;
@@ -45,6 +46,8 @@ pub(crate) struct Launch {
     pub(crate) network: Network,
     /// The cgroup that the VMM is put into.
     pub(crate) cgroup: Option<HostCgroup>,
+    /// What that cgroup limits.
+    pub(crate) resources: LinuxResources,
     /// Name and value of the container's annotations, some of which configure the VM.
     pub(crate) annotations: Vec<(String, String)>,
 }
@@ -88,6 +91,9 @@ pub(crate) enum SandboxError {
         #[source]
         source: std::io::Error,
     },
+    /// Limits that the host can't set.
+    #[error("limit the VM")]
+    Limit(#[from] HostLimitError),
     /// The VM did not start.
     #[error("start the VM")]
     Start(#[from] supermachine::StartError),

@@ -58,6 +58,7 @@ impl Service {
             root: self.shared.launcher.locate(&mount).await?,
             network: bundle.network(),
             cgroup: HostCgroup::of(&bundle.spec),
+            resources: bundle.host_resources(),
             annotations: bundle.spec.annotations().iter().flatten().map(|(n, v)| (n.clone(), v.clone())).collect(),
         };
         Ok(self.shared.launcher.launch(launch).await?)

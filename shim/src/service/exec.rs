@@ -6,17 +6,13 @@ use containerd_shim_protos::events::task::TaskExecAdded;
 
 use super::{Service, describe};
 use crate::error::ServiceError;
-use crate::task::{ExecSpec, Phase, Process, StateError};
+use crate::task::{ExecSpec, Process};
 
 impl Service {
     pub(super) fn run_exec(&self, request: ExecProcessRequest) -> Result<Empty, ServiceError> {
         let container = self.container(&request.id)?;
         let refused = |source| ServiceError::State { action: "exec in", process: describe(&request.id, ""), source };
-        match container.init.phase() {
-            Phase::Created | Phase::Running => {}
-            Phase::Stopped(_) => return Err(refused(StateError::Exited)),
-            Phase::Deleted(_) => return Err(refused(StateError::Deleted)),
-        }
+        container.init.phase().may_exec().map_err(refused)?;
         if request.exec_id.is_empty() {
             return Err(ServiceError::MissingField { field: "exec_id" });
         }

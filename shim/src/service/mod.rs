@@ -6,13 +6,17 @@ mod create;
 mod delete;
 mod exec;
 mod kill;
+mod pause;
 mod pids;
 mod resize_pty;
+mod resume;
 mod rpc;
 mod shutdown;
 mod start;
 mod state;
+mod stats;
 mod tasks;
+mod update;
 mod wait;
 
 use std::collections::HashMap;

@@ -30,10 +30,6 @@ async fn finish<T: Send + 'static>(
     Ok(result?)
 }
 
-fn unimplemented<T>(rpc: &'static str) -> ttrpc::Result<T> {
-    Err(ServiceError::Unimplemented { rpc }.into())
-}
-
 macro_rules! span {
     ($service:expr, $name:literal, $id:expr) => {
         info_span!($name, ns = $service.shared.namespace, id = $id)
@@ -96,25 +92,26 @@ impl Task for Service {
         Ok(self.run_shutdown().instrument(span).await)
     }
 
-    // What the generated defaults would answer, "not found", means to containerd that the task is gone.
-
-    async fn pause(&self, _: &TtrpcContext, _: PauseRequest) -> ttrpc::Result<Empty> {
-        unimplemented("Pause")
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> ttrpc::Result<Empty> {
+        finish(span!(self, "pause", request.id), self.clone().run_pause(request)).await
     }
 
-    async fn resume(&self, _: &TtrpcContext, _: ResumeRequest) -> ttrpc::Result<Empty> {
-        unimplemented("Resume")
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> ttrpc::Result<Empty> {
+        finish(span!(self, "resume", request.id), self.clone().run_resume(request)).await
     }
+
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
+        finish(span!(self, "update", request.id), self.clone().run_update(request)).await
+    }
+
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> ttrpc::Result<StatsResponse> {
+        let span = span!(self, "stats", request.id);
+        Ok(self.run_stats(&request).instrument(span).await?)
+    }
+
+    // What the generated default would answer, "not found", means to containerd that the task is gone.
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> ttrpc::Result<Empty> {
-        unimplemented("Checkpoint")
-    }
-
-    async fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        unimplemented("Update")
-    }
-
-    async fn stats(&self, _: &TtrpcContext, _: StatsRequest) -> ttrpc::Result<StatsResponse> {
-        unimplemented("Stats")
+        Err(ServiceError::Unimplemented { rpc: "Checkpoint" }.into())
     }
 }

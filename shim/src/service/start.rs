@@ -14,7 +14,7 @@ use super::{SLOW_CALL, Service, describe};
 use crate::error::{ServiceError, chain};
 use crate::hooks::{self, Status};
 use crate::io::LogIdentity;
-use crate::task::{Container, ExecSpec, Exit, Phase, Process, StateError, note, watch};
+use crate::task::{Container, ExecSpec, Exit, Process, note, watch, watch_memory};
 
 impl Service {
     pub(super) async fn run_start(self, request: StartRequest) -> Result<StartResponse, ServiceError> {
@@ -30,10 +30,11 @@ impl Service {
             process.phase().may_start().map_err(refused)?;
             match &process.exec {
                 None => self.start_init(&container, &process).await?,
-                Some(exec) if container.init.phase() == Phase::Running => {
+                Some(exec) => {
+                    let _thawed = container.freezer.read().await;
+                    container.init.phase().may_start_execs().map_err(refused)?;
                     self.start_exec(&container, &process, exec).await?;
                 }
-                Some(_) => return Err(refused(StateError::NotRunning)),
             }
         }
         if !process.is_exec() {
@@ -45,7 +46,7 @@ impl Service {
         Ok(StartResponse { pid: container.pid(), ..Default::default() })
     }
 
-    async fn start_init(&self, container: &Container, process: &Process) -> Result<(), ServiceError> {
+    async fn start_init(&self, container: &Arc<Container>, process: &Process) -> Result<(), ServiceError> {
         if let Err(error) = execute(container, process).await {
             process.io.abort().await;
             note(container, process, failed(&error), &self.shared.publisher);
@@ -57,6 +58,7 @@ impl Service {
                 pid: container.pid(),
                 ..Default::default()
             });
+            tokio::spawn(watch_memory(Arc::clone(container), self.shared.publisher.clone()));
         }
         Ok(())
     }

@@ -10,10 +10,13 @@ impl Service {
     pub(super) fn run_state(&self, request: &StateRequest) -> Result<StateResponse, ServiceError> {
         let (container, process) = self.process(&request.id, &request.exec_id)?;
         let phase = process.phase();
-        let status = match phase {
-            Phase::Created => Status::CREATED,
-            Phase::Running => Status::RUNNING,
-            Phase::Stopped(_) | Phase::Deleted(_) => Status::STOPPED,
+        let status = match (container.init.phase(), phase) {
+            // All of a container's processes are.
+            (Phase::Pausing, _) => Status::PAUSING,
+            (Phase::Paused, _) => Status::PAUSED,
+            (_, Phase::Created) => Status::CREATED,
+            (_, Phase::Running | Phase::Pausing | Phase::Paused) => Status::RUNNING,
+            (_, Phase::Stopped(_) | Phase::Deleted(_)) => Status::STOPPED,
         };
         let registered_only = process.is_exec() && phase == Phase::Created;
         let exit = phase.exit();

@@ -1,5 +1,9 @@
 //! The Task service over ttrpc, with a fake VM behind it and a fake containerd for its events.
 
+mod freezer;
+mod memory;
+mod resources;
+
 use std::time::Duration;
 
 use containerd_shim_protos::api::{
@@ -20,7 +24,7 @@ use ttrpc::asynchronous::{Client, Server, TtrpcContext};
 use ttrpc::context::{Context, with_duration};
 
 use super::*;
-use crate::sandbox::fake::{FakeLauncher, LATE_BYTES, PID};
+use crate::sandbox::fake::{FakeLauncher, FakeSandbox, LATE_BYTES, PID};
 
 struct Topics(UnboundedSender<String>);
 
@@ -70,7 +74,10 @@ impl Bench {
             "root": {"path": "rootfs"},
             "hooks": {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > created"]}],
                       "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > stopped"]}]},
-            "linux": {"namespaces": [{"type": "pid"}, {"type": "network", "path": "/ns"}]}
+            "linux": {
+                "namespaces": [{"type": "pid"}, {"type": "network", "path": "/ns"}],
+                "resources": {"cpu": {"shares": 512}}
+            }
         });
         std::fs::write(self.dir.path().join("config.json"), spec.to_string()).unwrap();
     }
@@ -118,6 +125,10 @@ impl Bench {
     async fn kill(&self, exec_id: &str, signal: u32) -> ttrpc::Result<Empty> {
         let request = KillRequest { id: "c1".into(), exec_id: exec_id.into(), signal, ..Default::default() };
         self.client.kill(within(), &request).await
+    }
+
+    fn sandbox(&self) -> Arc<FakeSandbox> {
+        Arc::clone(&self.launcher.launched.lock().unwrap()[0].1)
     }
 
     async fn status(&self, exec_id: &str) -> Status {
@@ -279,11 +290,27 @@ async fn execs_come_and_go_before_their_container() {
 }
 
 #[tokio::test]
+async fn everyone_who_waits_is_told() {
+    let bench = Bench::new().await;
+    bench.create(&["sleep"], "", "").await.unwrap();
+    let waiting = futures::future::join_all((0..50).map(|_| bench.wait("")));
+    let (statuses, ()) = tokio::join!(waiting, async {
+        bench.start("").await.unwrap();
+        bench.kill("", 15).await.unwrap();
+    });
+    assert!(statuses.into_iter().all(|status| status.unwrap() == 143));
+    assert_eq!(bench.wait("").await.unwrap(), 143);
+    let (late, deleted) = tokio::join!(bench.wait(""), bench.delete(""));
+    assert_eq!((late.unwrap(), deleted.unwrap()), (143, 143));
+    assert_eq!(code(bench.wait("").await), Code::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_vm_that_goes_away_ends_its_processes() {
     let bench = Bench::new().await;
     bench.create(&["sleep"], "", "").await.unwrap();
     bench.start("").await.unwrap();
-    let sandbox = Arc::clone(&bench.launcher.launched.lock().unwrap()[0].1);
+    let sandbox = bench.sandbox();
     let (status, ()) = tokio::join!(bench.wait(""), sandbox.crash("kernel panic"));
     assert_eq!(status.unwrap(), 137);
     assert_eq!(bench.delete("").await.unwrap(), 137);

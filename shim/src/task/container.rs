@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::RwLock;
 
 use super::{Phase, Process};
 use crate::bundle::{Bundle, GuestSpec, HostHooks};
 use crate::error::ServiceError;
 use crate::hooks::{ContainerState, Status};
+use crate::host_cgroup::HostCgroup;
 use crate::sandbox::Sandbox;
 
 /// What a container is called and where it comes from.
@@ -21,6 +25,8 @@ pub(crate) struct Identity {
     pub(crate) oci_version: String,
     /// Its annotations.
     pub(crate) annotations: HashMap<String, String>,
+    /// Where its VMM is.
+    pub(crate) cgroup: Option<HostCgroup>,
 }
 
 impl Identity {
@@ -30,6 +36,7 @@ impl Identity {
             bundle: bundle.path.clone(),
             oci_version: bundle.spec.version().clone(),
             annotations: bundle.spec.annotations().clone().unwrap_or_default(),
+            cgroup: HostCgroup::of(&bundle.spec),
         }
     }
 
@@ -52,17 +59,40 @@ pub(crate) struct Container {
     pub(crate) sandbox: Arc<dyn Sandbox>,
     pub(crate) hooks: HostHooks,
     pub(crate) init: Arc<Process>,
+    /// Held by whoever makes a process in it, and exclusively while it is being paused: a process would be stopped
+    /// halfway, and whoever waits for it with it.
+    pub(crate) freezer: RwLock<()>,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
+    /// How many processes killed for lack of memory were told of.
+    oom_kills: AtomicU64,
 }
 
 impl Container {
     pub(crate) fn new(identity: Identity, sandbox: Arc<dyn Sandbox>, spec: &GuestSpec, init: Arc<Process>) -> Self {
-        Self { identity, sandbox, hooks: spec.hooks.clone(), init, execs: Mutex::default() }
+        Self {
+            identity,
+            sandbox,
+            hooks: spec.hooks.clone(),
+            init,
+            freezer: RwLock::default(),
+            execs: Mutex::default(),
+            oom_kills: AtomicU64::default(),
+        }
     }
 
     /// The pid that containerd knows every process of the container by.
     pub(crate) fn pid(&self) -> u32 {
         self.sandbox.pid()
+    }
+
+    /// How many processes killed for lack of memory were told of.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        self.oom_kills.load(Ordering::Relaxed)
+    }
+
+    /// Notes how many there are. False if as many were told of.
+    pub(crate) fn set_oom_kills(&self, count: u64) -> bool {
+        self.oom_kills.fetch_max(count, Ordering::Relaxed) < count
     }
 
     /// The init, or the exec of that name.

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::{Container, Exit, Process};
+use super::{Container, Exit, Process, memory};
 use crate::events::Publisher;
 use crate::service::to_timestamp;
 
@@ -22,8 +22,9 @@ const EXECS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Waits until the process ends, or its VM does, and makes it known. Never hangs on a VM that is gone.
 pub(crate) async fn watch(container: Arc<Container>, process: Arc<Process>, publisher: Publisher) {
-    let status = wait(&container, &process).await;
+    let (status, oom_kills) = wait(&container, &process).await;
     let exit = Exit { status, at: SystemTime::now() };
+    memory::tell(&container, oom_kills, &publisher).await;
     if !process.is_exec() {
         // Nothing outlives the init; its exit is the container's last.
         let execs = container.running_execs();
@@ -53,7 +54,8 @@ pub(crate) fn note(container: &Container, process: &Process, exit: Exit, publish
     });
 }
 
-async fn wait(container: &Container, process: &Process) -> u32 {
+/// How it ended, and how many processes of its container were killed for lack of memory until then.
+async fn wait(container: &Container, process: &Process) -> (u32, u64) {
     let request = ProcessRequest {
         container_id: container.identity.id.clone(),
         exec_id: process.exec_id().to_owned(),
@@ -63,17 +65,17 @@ async fn wait(container: &Container, process: &Process) -> u32 {
         biased;
         answer = container.sandbox.agent().wait_process(ttrpc::context::Context::default(), &request) => match answer {
             // The guest's word: at most what a wait status can say.
-            Ok(exit) => exit.code & 0xff,
+            Ok(exit) => (exit.code & 0xff, exit.oom_kills),
             // It never ran, or Delete was quicker; whoever did that noted the exit.
             Err(ttrpc::Error::RpcStatus(status)) => {
                 warn!("the agent doesn't know how the process ended: {}", status.message);
-                255
+                (255, 0)
             }
-            Err(_) => lost(container).await,
+            Err(_) => (lost(container).await, 0),
         },
         reason = container.sandbox.exited() => {
             error!("the VM is gone: {reason}");
-            LOST
+            (LOST, 0)
         }
     }
 }

@@ -2,10 +2,12 @@
 
 mod container;
 mod exit;
+mod memory;
 mod process;
 mod state;
 
 pub(crate) use container::{Container, Identity};
 pub(crate) use exit::{note, watch};
+pub(crate) use memory::watch_memory;
 pub(crate) use process::{ExecSpec, Process};
 pub(crate) use state::{Exit, Phase, StateError};

@@ -72,7 +72,12 @@ impl Process {
 
     /// Notes the start. False if its exit was seen first.
     pub(crate) fn set_started(&self) -> bool {
-        self.phase.send_if_modified(Phase::started)
+        self.pass(Phase::Created, Phase::Running)
+    }
+
+    /// Moves on from one phase to another; not if something else was seen first.
+    pub(crate) fn pass(&self, from: Phase, to: Phase) -> bool {
+        self.phase.send_if_modified(|phase| phase.pass(from, to))
     }
 
     /// Notes the end. False if one is known already.

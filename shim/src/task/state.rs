@@ -2,10 +2,15 @@
 //!
 //! ```text
 //! Created ──start──▶ Running ──exit──▶ Stopped ──delete──▶ Deleted
-//!    │                                   ▲                    ▲
-//!    ├──────────exit (killed, failed)────┘                    │
-//!    └──────────────────────delete────────────────────────────┘
+//!    │                │     ▲             ▲                    ▲
+//!    │              pause resume          │                    │
+//!    │                ▼     │             │                    │
+//!    │         Pausing ──▶ Paused ──exit──┤                    │
+//!    ├──────────exit (killed, failed)─────┘                    │
+//!    └──────────────────────delete─────────────────────────────┘
 //! ```
+//!
+//! A container is paused as a whole; its init's phase says so.
 
 use std::time::SystemTime;
 
@@ -27,6 +32,10 @@ pub(crate) enum Phase {
     Created,
     /// Executing.
     Running,
+    /// About to be paused.
+    Pausing,
+    /// Stopped where it is, until it is resumed.
+    Paused,
     /// Ended.
     Stopped(Exit),
     /// Ended and forgotten; kept for whoever still waits.
@@ -48,6 +57,12 @@ pub(crate) enum StateError {
     /// The process has ended.
     #[error("the process has exited")]
     Exited,
+    /// The container is paused.
+    #[error("the container is paused: resume it first")]
+    Paused,
+    /// Resume of a container that isn't paused.
+    #[error("the container is not paused")]
+    NotPaused,
     /// Delete of a running process.
     #[error("the process is running: stop it first")]
     Running,
@@ -61,7 +76,7 @@ impl Phase {
     pub(crate) fn may_start(self) -> Result<(), StateError> {
         match self {
             Self::Created => Ok(()),
-            Self::Running => Err(StateError::Started),
+            Self::Running | Self::Pausing | Self::Paused => Err(StateError::Started),
             Self::Stopped(_) => Err(StateError::Exited),
             Self::Deleted(_) => Err(StateError::Deleted),
         }
@@ -72,7 +87,56 @@ impl Phase {
     pub(crate) fn may_signal(self, is_exec: bool) -> Result<(), StateError> {
         match self {
             Self::Created if is_exec => Err(StateError::NotStarted),
+            Self::Created | Self::Running | Self::Pausing | Self::Paused => Ok(()),
+            Self::Stopped(_) => Err(StateError::Exited),
+            Self::Deleted(_) => Err(StateError::Deleted),
+        }
+    }
+
+    /// Whether further processes may be registered in the container of this init.
+    pub(crate) fn may_exec(self) -> Result<(), StateError> {
+        match self {
             Self::Created | Self::Running => Ok(()),
+            Self::Pausing | Self::Paused => Err(StateError::Paused),
+            Self::Stopped(_) => Err(StateError::Exited),
+            Self::Deleted(_) => Err(StateError::Deleted),
+        }
+    }
+
+    /// Whether they may be started.
+    pub(crate) fn may_start_execs(self) -> Result<(), StateError> {
+        match self {
+            Self::Running => Ok(()),
+            Self::Pausing | Self::Paused => Err(StateError::Paused),
+            Self::Created | Self::Stopped(_) | Self::Deleted(_) => Err(StateError::NotRunning),
+        }
+    }
+
+    /// Whether the container of this init can be paused.
+    pub(crate) fn may_pause(self) -> Result<(), StateError> {
+        match self {
+            Self::Running => Ok(()),
+            Self::Pausing | Self::Paused => Err(StateError::Paused),
+            Self::Created => Err(StateError::NotStarted),
+            Self::Stopped(_) => Err(StateError::Exited),
+            Self::Deleted(_) => Err(StateError::Deleted),
+        }
+    }
+
+    /// Whether the container of this init can be resumed.
+    pub(crate) fn may_resume(self) -> Result<(), StateError> {
+        match self {
+            Self::Paused => Ok(()),
+            Self::Created | Self::Running | Self::Pausing => Err(StateError::NotPaused),
+            Self::Stopped(_) => Err(StateError::Exited),
+            Self::Deleted(_) => Err(StateError::Deleted),
+        }
+    }
+
+    /// Whether the limits of the container of this init can be changed.
+    pub(crate) fn may_update(self) -> Result<(), StateError> {
+        match self {
+            Self::Created | Self::Running | Self::Pausing | Self::Paused => Ok(()),
             Self::Stopped(_) => Err(StateError::Exited),
             Self::Deleted(_) => Err(StateError::Deleted),
         }
@@ -82,23 +146,23 @@ impl Phase {
     pub(crate) fn may_delete(self) -> Result<(), StateError> {
         match self {
             Self::Created | Self::Stopped(_) => Ok(()),
-            Self::Running => Err(StateError::Running),
+            Self::Running | Self::Pausing | Self::Paused => Err(StateError::Running),
             Self::Deleted(_) => Err(StateError::Deleted),
         }
     }
 
-    /// The process runs its program. Only from `Created`: an exit that was seen first stays.
-    pub(crate) fn started(&mut self) -> bool {
-        let moved = *self == Self::Created;
+    /// Moves on from one phase to another; not if something else was seen first.
+    pub(crate) fn pass(&mut self, from: Self, to: Self) -> bool {
+        let moved = *self == from;
         if moved {
-            *self = Self::Running;
+            *self = to;
         }
         moved
     }
 
     /// The process ended. The first exit counts.
     pub(crate) fn exited(&mut self, exit: Exit) -> bool {
-        let moved = matches!(self, Self::Created | Self::Running);
+        let moved = self.exit().is_none();
         if moved {
             *self = Self::Stopped(exit);
         }
@@ -115,7 +179,7 @@ impl Phase {
     /// How it ended, if it has.
     pub(crate) fn exit(self) -> Option<Exit> {
         match self {
-            Self::Created | Self::Running => None,
+            Self::Created | Self::Running | Self::Pausing | Self::Paused => None,
             Self::Stopped(exit) | Self::Deleted(exit) => Some(exit),
         }
     }
@@ -133,7 +197,7 @@ mod tests {
     fn ordinary_life() {
         let mut phase = Phase::Created;
         phase.may_start().unwrap();
-        assert!(phase.started());
+        assert!(phase.pass(Phase::Created, Phase::Running));
         assert_eq!(phase.may_start(), Err(StateError::Started));
         assert_eq!(phase.may_delete(), Err(StateError::Running));
         phase.may_signal(true).unwrap();
@@ -150,9 +214,31 @@ mod tests {
     fn exit_before_start_wins() {
         let mut phase = Phase::Created;
         assert!(phase.exited(exit(137)));
-        assert!(!phase.started());
+        assert!(!phase.pass(Phase::Created, Phase::Running));
         assert!(!phase.exited(exit(0)));
         assert_eq!(phase, Phase::Stopped(exit(137)));
+    }
+
+    #[test]
+    fn paused_container_takes_signals_and_limits_but_no_processes() {
+        let mut phase = Phase::Running;
+        phase.may_pause().unwrap();
+        assert_eq!(phase.may_resume(), Err(StateError::NotPaused));
+        for paused in [Phase::Pausing, Phase::Paused] {
+            assert_eq!((phase.may_exec(), phase.may_start_execs()), (Ok(()), Ok(())));
+            assert!(phase.pass(phase, paused));
+            assert_eq!(phase.may_pause(), Err(StateError::Paused));
+            assert_eq!((phase.may_exec(), phase.may_start_execs()), (Err(StateError::Paused), Err(StateError::Paused)));
+            assert_eq!((phase.may_signal(false), phase.may_update()), (Ok(()), Ok(())));
+            assert_eq!(phase.may_delete(), Err(StateError::Running));
+            phase.pass(paused, Phase::Running);
+        }
+        phase = Phase::Paused;
+        phase.may_resume().unwrap();
+        assert!(phase.exited(exit(137)));
+        assert_eq!((phase.may_resume(), phase.may_update()), (Err(StateError::Exited), Err(StateError::Exited)));
+        phase.may_delete().unwrap();
+        assert_eq!((Phase::Created.may_pause(), Phase::Created.may_update()), (Err(StateError::NotStarted), Ok(())));
     }
 
     #[test]

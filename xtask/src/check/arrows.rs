@@ -9,14 +9,15 @@ use serde_json::Value;
 use crate::paths;
 
 /// Each crate and which of ours it may use.
-const ALLOWED: [(&str, &[&str]); 12] = [
+const ALLOWED: [(&str, &[&str]); 13] = [
     ("agent-proto", &[]),
     ("bake", &[]),
-    ("containerd-shim-supermachine-v2", &["agent-proto", "supermachine", "supermachine-config"]),
+    ("cgroup-limits", &[]),
+    ("containerd-shim-supermachine-v2", &["agent-proto", "cgroup-limits", "supermachine", "supermachine-config"]),
     ("devices", &[]),
     ("e2e", &[]),
     ("supermachine", &["agent-proto", "bake", "supermachine-config", "vmm-api"]),
-    ("supermachine-agent", &["agent-proto"]),
+    ("supermachine-agent", &["agent-proto", "cgroup-limits"]),
     ("supermachine-config", &[]),
     ("supermachine-snapshotter", &["supermachine", "supermachine-config"]),
     ("supermachine-vmm", &["bake", "devices", "vmm-api"]),

@@ -4,6 +4,7 @@ mod bind_mounts;
 mod confinement;
 mod hooks;
 mod namespaces;
+pub(crate) mod resources;
 
 use agent_proto::File;
 use oci_spec::runtime::Spec;
@@ -36,6 +37,7 @@ impl GuestSpec {
         let hooks = hooks::take(&mut spec)?;
         namespaces::localise(&mut spec)?;
         confinement::remove(&mut spec);
+        resources::localise(&mut spec);
         let files = bind_mounts::carry(&mut spec)?;
         let json = serde_json::to_vec(&spec).map_err(BundleError::Encode)?;
         Ok(Self { json, files, hooks })

@@ -1,19 +1,12 @@
-//! `linux.resources` of a spec, written for cgroup v1, as cgroup v2 settings.
+//! The spec's resources are written for cgroup v1; this is where they become settings of version 2.
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 
-/// One value for one control file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Limit {
-    /// The spec's field, for messages.
-    pub(crate) field: String,
-    pub(crate) file: String,
-    pub(crate) value: String,
-}
+use crate::{Limit, LimitError};
 
 /// Every setting that `resources` asks for. Fields that cgroup v2 has no setting for (kernel memory, swappiness,
 /// the OOM killer's switch, network classes) are passed over, as other runtimes do.
-pub(crate) fn limits(resources: &LinuxResources) -> Vec<Limit> {
+pub fn limits(resources: &LinuxResources) -> Result<Vec<Limit>, LimitError> {
     let mut limits = Limits::default();
     if let Some(memory) = resources.memory() {
         limits.memory(memory);
@@ -36,7 +29,16 @@ pub(crate) fn limits(resources: &LinuxResources) -> Vec<Limit> {
     for (file, value) in unified {
         limits.add("unified", file, value.clone());
     }
-    limits.list
+    match limits.list.iter().find(|limit| !is_limit(&limit.file)) {
+        Some(Limit { field, file, .. }) => Err(LimitError::NoLimit { field: field.clone(), file: file.clone() }),
+        None => Ok(limits.list),
+    }
+}
+
+/// Whether a file is one of the cgroup's own that limits something: not `cgroup.kill`, `cgroup.procs` and the like.
+fn is_limit(file: &str) -> bool {
+    let acts = file.starts_with("cgroup.") && !file.starts_with("cgroup.max.");
+    !file.is_empty() && !file.contains('/') && !acts
 }
 
 #[derive(Default)]
@@ -60,6 +62,9 @@ impl Limits {
             // The spec's value counts memory and swap together; the kernel's counts swap.
             let value = if swap < 0 { swap } else { swap.saturating_sub(memory.limit().unwrap_or(0).max(0)).max(0) };
             self.add("memory.swap", "memory.swap.max", amount(value));
+        } else if memory.limit() == Some(-1) {
+            // Version 1 had one limit for both, so that lifting it lifted both.
+            self.add("memory.limit", "memory.swap.max", amount(-1));
         }
     }
 
@@ -88,9 +93,13 @@ impl Limits {
 
     fn io(&mut self, io: &LinuxBlockIo) {
         if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-            // 10..=1000 of the old scale onto 1..=10000 of the new one.
-            let value = 1 + (u32::from(weight).clamp(10, 1000) - 10) * 9999 / 990;
-            self.add("blockIO.weight", "io.weight", format!("default {value}"));
+            self.add("blockIO.weight", "io.weight", format!("default {}", io_weight(weight)));
+        }
+        for device in io.weight_device().iter().flatten() {
+            if let Some(weight) = device.weight().filter(|weight| *weight != 0) {
+                let value = format!("{}:{} {}", device.major(), device.minor(), io_weight(weight));
+                self.add("blockIO.weightDevice", "io.weight", value);
+            }
         }
         self.throttle("blockIO.throttleReadBpsDevice", "rbps", io.throttle_read_bps_device().as_deref());
         self.throttle("blockIO.throttleWriteBpsDevice", "wbps", io.throttle_write_bps_device().as_deref());
@@ -115,6 +124,11 @@ fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
+/// A weight for block devices: 10..=1000 of the old scale onto 1..=10000 of the new one.
+fn io_weight(weight: u16) -> u32 {
+    1 + (u32::from(weight).clamp(10, 1000) - 10) * 9999 / 990
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -123,7 +137,7 @@ mod tests {
 
     fn settings(resources: serde_json::Value) -> Vec<(String, String)> {
         let resources: LinuxResources = serde_json::from_value(resources).unwrap();
-        limits(&resources).into_iter().map(|limit| (limit.file, limit.value)).collect()
+        limits(&resources).unwrap().into_iter().map(|limit| (limit.file, limit.value)).collect()
     }
 
     fn expect(resources: serde_json::Value, expected: &[(&str, &str)]) {
@@ -138,7 +152,9 @@ mod tests {
             &[("memory.max", "100"), ("memory.low", "50"), ("memory.swap.max", "0")],
         );
         expect(json!({"memory": {"limit": 100, "swap": 150}}), &[("memory.max", "100"), ("memory.swap.max", "50")]);
-        expect(json!({"memory": {"limit": -1, "swap": -1}}), &[("memory.max", "max"), ("memory.swap.max", "max")]);
+        for unlimited in [json!({"limit": -1, "swap": -1}), json!({"limit": -1})] {
+            expect(json!({"memory": unlimited}), &[("memory.max", "max"), ("memory.swap.max", "max")]);
+        }
     }
 
     #[test]
@@ -156,8 +172,24 @@ mod tests {
         expect(json!({"pids": {"limit": 0}}), &[]);
         expect(
             json!({"pids": {"limit": -1}, "unified": {"memory.high": "5"},
-                "blockIO": {"weight": 1000, "throttleReadBpsDevice": [{"major": 254, "minor": 16, "rate": 9}]}}),
-            &[("pids.max", "max"), ("io.weight", "default 10000"), ("io.max", "254:16 rbps=9"), ("memory.high", "5")],
+                "blockIO": {"weight": 1000, "weightDevice": [{"major": 8, "minor": 0, "weight": 10}],
+                    "throttleReadBpsDevice": [{"major": 254, "minor": 16, "rate": 9}]}}),
+            &[
+                ("pids.max", "max"),
+                ("io.weight", "default 10000"),
+                ("io.weight", "8:0 1"),
+                ("io.max", "254:16 rbps=9"),
+                ("memory.high", "5"),
+            ],
         );
+    }
+
+    #[test]
+    fn unified_names_limits_only() {
+        for file in ["cgroup.kill", "cgroup.freeze", "../memory.max", ""] {
+            let resources: LinuxResources = serde_json::from_value(json!({"unified": {file: "1"}})).unwrap();
+            assert!(matches!(limits(&resources), Err(LimitError::NoLimit { .. })), "{file}");
+        }
+        expect(json!({"unified": {"cgroup.max.depth": "1"}}), &[("cgroup.max.depth", "1")]);
     }
 }

@@ -1,0 +1,3 @@
+# limit: 9000
+# Nothing is left of 200 containers.
+repeat_starts 200
