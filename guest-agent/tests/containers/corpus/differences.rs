@@ -117,6 +117,8 @@ const DIFFERENCES: &[Difference] = &[
     outcome(CRUN, "cgroup/fields without a meaning in version 2", "crun refuses them, runc passes them over"),
     line(CRUN, "outcome", "setrlimit (RLIM_MEMLOCK)", "crun lifts a limit before it filters devices, which takes CAP_SYS_RESOURCE"),
 
+    line(CRUN, "cgroup", ".rsvd.max", "crun limits the huge pages that are used, runc those that are reserved, too"),
+
     words(CRUN, "mounts", "master: ", "", "crun's bind mounts get nothing from the guest by default, runc's do"),
     words(CRUN, "mounts", "shared: ", "", "crun makes private what it mounts, runc does what the options say"),
     words(CRUN, "mounts", "unbindable ", "", "crun makes private what it mounts, runc does what the options say"),
