@@ -17,17 +17,19 @@ pub(crate) struct CapabilityPlan {
 }
 
 impl CapabilityPlan {
-    /// Reads a spec; a set that isn't named is empty. Capabilities the kernel doesn't know are left out.
-    pub(crate) fn from_spec(spec: &LinuxCapabilities) -> Self {
+    /// Reads a spec; what it doesn't name is empty. Capabilities the kernel doesn't know are left out.
+    pub(crate) fn from_spec(spec: Option<&LinuxCapabilities>) -> Self {
         let known = known();
-        let set = |names: &Option<Capabilities>| bits(names.iter().flatten()) & known;
+        let set = |select: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
+            bits(spec.and_then(|spec| select(spec).as_ref()).into_iter().flatten()) & known
+        };
         Self {
             known,
-            bounding: set(spec.bounding()),
-            effective: set(spec.effective()),
-            permitted: set(spec.permitted()),
-            inheritable: set(spec.inheritable()),
-            ambient: set(spec.ambient()),
+            bounding: set(LinuxCapabilities::bounding),
+            effective: set(LinuxCapabilities::effective),
+            permitted: set(LinuxCapabilities::permitted),
+            inheritable: set(LinuxCapabilities::inheritable),
+            ambient: set(LinuxCapabilities::ambient),
         }
     }
 
@@ -107,7 +109,7 @@ mod tests {
             .ambient(one(Capability::Setgid))
             .build()
             .unwrap();
-        let plan = CapabilityPlan::from_spec(&spec);
+        let plan = CapabilityPlan::from_spec(Some(&spec));
         assert_eq!(plan.bounding, CapabilitySet::KILL);
         assert_eq!(plan.effective, CapabilitySet::CHOWN);
         assert_eq!(plan.permitted, CapabilitySet::FOWNER);
@@ -116,9 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_is_not_named_is_empty() {
+    fn what_is_not_named_is_empty() {
         let spec: LinuxCapabilities = serde_json::from_str(r#"{"bounding": ["CAP_KILL"]}"#).unwrap();
-        let plan = CapabilityPlan::from_spec(&spec);
+        let plan = CapabilityPlan::from_spec(Some(&spec));
         assert_eq!((plan.bounding, plan.effective), (CapabilitySet::KILL, CapabilitySet::empty()));
+        assert_eq!(CapabilityPlan::from_spec(None).bounding, CapabilitySet::empty());
     }
 }

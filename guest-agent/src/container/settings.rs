@@ -94,17 +94,13 @@ pub(crate) fn become_process(plan: &ProcessPlan) -> Result<Program, SetupError> 
         Err(Errno::ACCESS | Errno::PERM) => false,
         result => result.on("change to process.cwd", process.cwd()).map(|()| true)?,
     };
-    if let Some(capabilities) = &plan.capabilities {
-        capabilities.drop_bounding()?;
-    }
+    plan.capabilities.drop_bounding()?;
     set_user(process.user())?;
     if !entered {
         rustix::process::chdir(process.cwd()).on("change to process.cwd", process.cwd())?;
     }
     require_inside(process.cwd())?;
-    if let Some(capabilities) = &plan.capabilities {
-        capabilities.apply()?;
-    }
+    plan.capabilities.apply()?;
     let environment = complete_environment(process.env().as_deref(), process.user().uid());
     let program = Program::find(process.args().as_deref().unwrap_or_default(), environment)?;
     if let Some(persona) = plan.personality {

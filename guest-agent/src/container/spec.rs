@@ -29,8 +29,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) process: Process,
     pub(crate) umask: u32,
     pub(crate) oom_score: i32,
-    /// None leaves the process those that the agent has.
-    pub(crate) capabilities: Option<CapabilityPlan>,
+    pub(crate) capabilities: CapabilityPlan,
     pub(crate) scheduling: SchedulingPlan,
     pub(crate) personality: Option<Persona>,
     pub(crate) filter: Option<Filter>,
@@ -84,7 +83,7 @@ impl ProcessPlan {
             process: process.clone(),
             umask: process.user().umask().unwrap_or(DEFAULT_UMASK),
             oom_score: process.oom_score_adj().unwrap_or(0),
-            capabilities: process.capabilities().as_ref().map(CapabilityPlan::from_spec),
+            capabilities: CapabilityPlan::from_spec(process.capabilities().as_ref()),
             scheduling: SchedulingPlan::from_spec(process)?,
             personality,
             filter: linux.seccomp().as_ref().map(Filter::compile).transpose()?,
@@ -97,9 +96,9 @@ impl ProcessPlan {
     pub(crate) fn parse_further(json: &[u8], first: &Self) -> Result<Self, SetupError> {
         let process: Process = read(json, "process.")?;
         settings::validate(&process)?;
-        let capabilities = process.capabilities().as_ref().map(CapabilityPlan::from_spec);
+        let named = process.capabilities().as_ref();
         Ok(Self {
-            capabilities: capabilities.or(first.capabilities),
+            capabilities: named.map_or(first.capabilities, |named| CapabilityPlan::from_spec(Some(named))),
             scheduling: SchedulingPlan::from_spec(&process)?.or(&first.scheduling),
             process,
             ..first.clone()

@@ -46,8 +46,9 @@ impl Containers {
     }
 
     /// Makes a container and its first process.
-    pub(crate) fn create(&mut self, order: CreateOrder, spec: &[u8], gifts: Vec<OwnedFd>) -> Reply {
+    pub(crate) fn create(&mut self, mut order: CreateOrder, spec: &[u8], gifts: Vec<OwnedFd>) -> Reply {
         let plan = ContainerPlan::parse(spec)?;
+        order.terminal = order.terminal.map(|size| size.or_of(&plan.process.process));
         let endowment = endow(gifts, order.terminal)?;
         let cgroup = Cgroup::of(&self.cgroup_root, &order.container);
         make_cgroup(&cgroup, &plan)?;
@@ -72,7 +73,7 @@ impl Containers {
             return Err(Refusal::new(Kind::NotFound, format!("container {:?} doesn't exist", order.container)));
         };
         let plan = ProcessPlan::parse_further(process, &known.first)?;
-        let endowment = endow(gifts, order.terminal)?;
+        let endowment = endow(gifts, order.terminal.map(|size| size.or_of(&plan.process)))?;
         let cgroup = Cgroup::of(&self.cgroup_root, &order.container);
         let directory = File::open(cgroup.path()).on("open cgroup", cgroup.path())?;
         let residence = Residence { leader: known.leader.as_fd(), namespaces: known.namespaces };

@@ -199,38 +199,62 @@ impl Trial {
     }
 
     pub(crate) async fn run_with(&self, id: &str, spec: &Value, files: Vec<File>) -> Result<Outcome> {
-        let (stdin, input) = self.stream().await?;
-        let (stdout, mut out) = self.stream().await?;
-        let (stderr, mut err) = self.stream().await?;
-        self.create(id, spec, Stdio { stdin, stdout, stderr, ..Default::default() }, files).await?;
-        if let Err(error) = self.start_process(id, "").await {
-            self.delete(id, "").await?;
-            return Err(error.into());
-        }
-        drop(input);
-        let (mut stdout, mut stderr) = (String::new(), String::new());
-        tokio::try_join!(out.read_to_string(&mut stdout), err.read_to_string(&mut stderr))?;
-        let code = self.wait(id, "").await?;
-        ensure!(self.delete(id, "").await?.code == code, "Delete and Wait disagree");
-        Ok(Outcome { code, stdout, stderr })
+        let streams = Streams::open(self, &spec["process"]).await?;
+        self.create(id, spec, streams.stdio.clone(), files).await?;
+        self.finish_process(id, "", streams).await
     }
 
     /// Runs a further process to its end and deletes it.
     pub(crate) async fn run_further(&self, id: &str, name: &str, process: &Value) -> Result<Outcome> {
-        let (stdin, input) = self.stream().await?;
-        let (stdout, mut out) = self.stream().await?;
-        let (stderr, mut err) = self.stream().await?;
-        self.create_further(id, name, process, Stdio { stdin, stdout, stderr, ..Default::default() }).await?;
+        let streams = Streams::open(self, process).await?;
+        self.create_further(id, name, process, streams.stdio.clone()).await?;
+        self.finish_process(id, name, streams).await
+    }
+
+    /// Starts a process, waits for its end and deletes it.
+    async fn finish_process(&self, id: &str, name: &str, mut streams: Streams) -> Result<Outcome> {
         if let Err(error) = self.start_process(id, name).await {
             self.delete(id, name).await?;
             return Err(error.into());
         }
-        drop(input);
+        if streams.stderr.is_some() {
+            drop(streams.stdin.take());
+        }
         let (mut stdout, mut stderr) = (String::new(), String::new());
-        tokio::try_join!(out.read_to_string(&mut stdout), err.read_to_string(&mut stderr))?;
+        let read_errors = async {
+            match &mut streams.stderr {
+                Some(stream) => stream.read_to_string(&mut stderr).await,
+                None => Ok(0),
+            }
+        };
+        tokio::try_join!(streams.stdout.read_to_string(&mut stdout), read_errors)?;
         let code = self.wait(id, name).await?;
-        self.delete(id, name).await?;
+        ensure!(self.delete(id, name).await?.code == code, "Delete and Wait disagree");
         Ok(Outcome { code, stdout, stderr })
+    }
+}
+
+/// A process's streams, from the host's side.
+struct Streams {
+    stdio: Stdio,
+    stdin: Option<UnixStream>,
+    stdout: UnixStream,
+    /// None with a terminal.
+    stderr: Option<UnixStream>,
+}
+
+impl Streams {
+    /// Opens those of a process as its spec describes it.
+    async fn open(trial: &Trial, process: &Value) -> Result<Self> {
+        let (stdin, input) = trial.stream().await?;
+        let (stdout, output) = trial.stream().await?;
+        let stdio = Stdio { stdin, stdout, ..Default::default() };
+        let stdin = Some(input);
+        if process["terminal"] == true {
+            return Ok(Self { stdio: Stdio { terminal: true, ..stdio }, stdin, stdout: output, stderr: None });
+        }
+        let (stderr, errors) = trial.stream().await?;
+        Ok(Self { stdio: Stdio { stderr, ..stdio }, stdin, stdout: output, stderr: Some(errors) })
     }
 }
 

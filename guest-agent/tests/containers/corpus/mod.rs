@@ -85,7 +85,7 @@ async fn try_entry(entry: &Entry, oracles: &[Oracle], trial: &Trial, site: &Site
     let ours = site.clear(ours).with_context(|| format!("{name}, ours"))?;
     let mut failures =
         entry.disappointment(&ours).map(|text| format!("{name}: {text}")).into_iter().collect::<Vec<_>>();
-    for oracle in oracles {
+    for oracle in oracles.iter().filter(|oracle| oracle.knows(entry)) {
         site.lay_out()?;
         let theirs = oracle.run(trial, site, &case)?;
         let theirs = site.clear(theirs).with_context(|| format!("{name}, {}", oracle.name))?;

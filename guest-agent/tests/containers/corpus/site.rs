@@ -30,6 +30,13 @@ pub(super) struct Case {
     pub(super) further: Option<Value>,
 }
 
+impl Case {
+    /// Whether the process that is the point of it has a terminal.
+    pub(super) fn has_terminal(&self) -> bool {
+        self.further.as_ref().unwrap_or(&self.spec["process"])["terminal"] == true
+    }
+}
+
 /// The place itself.
 pub(super) struct Site {
     folder: PathBuf,

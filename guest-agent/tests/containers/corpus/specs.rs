@@ -16,9 +16,10 @@ use crate::trial;
 ///   `"{containerd}"`, `"{docker}"` and `"{strict}"` for filters like those of engines (`profiles.rs`).
 ///
 /// The point of the group `further` is a further process in the container: `/further` is its `process` object.
-const GROUPS: [(&str, &str); 8] = [
+const GROUPS: [(&str, &str); 9] = [
     ("process", include_str!("specs/process.json")),
     ("further", include_str!("specs/further.json")),
+    ("terminal", include_str!("specs/terminal.json")),
     ("namespaces", include_str!("specs/namespaces.json")),
     ("mounts", include_str!("specs/mounts.json")),
     ("devices", include_str!("specs/devices.json")),
