@@ -140,6 +140,13 @@ vmm_tests() {
     ! grep -q '^running 0 tests' vmm-tests.log || fail "no test of the VMM is called $1"
 }
 
+# Usage: container_tests FILTER: those of the agent's tests with containers whose names
+# match, on the host itself, whose cgroups have every controller; at least one must.
+container_tests() {
+    /job/bin/container-tests "$1" | tee container-tests.log
+    ! grep -q '^containers: \(skipped\|0 passed\)' container-tests.log || fail "no test of containers is called $1"
+}
+
 # Usage: vmm_round_trip VCPUS ROUNDS: captures and restores a busy guest, again
 # and again; every loop on every vCPU must go on each time.
 vmm_round_trip() {

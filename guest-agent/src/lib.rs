@@ -9,6 +9,7 @@ mod boot;
 mod cgroup;
 mod container;
 mod descriptor;
+mod device_filter;
 mod guest;
 mod machine;
 mod packet;

@@ -21,8 +21,9 @@ pub(crate) const PROGRAMS: [&str; 3] = ["containerd-shim-supermachine-v2", VMM, 
 /// The program that runs scenarios inside the host.
 pub(crate) const RUNNER: &str = "scenario-runner";
 
-/// The VMM's tests that need a KVM, which scenarios run inside the host.
-const VMM_TESTS: &str = "vmm-tests";
+/// Tests that scenarios run inside the host, for its KVM and its cgroups: name, package, target.
+const TESTS: [(&str, &str, &str); 2] =
+    [("vmm-tests", VMM, "kvm"), ("container-tests", "supermachine-agent", "containers")];
 
 /// How the binaries are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -93,23 +94,23 @@ fn build_vmm(profile: Profile) -> anyhow::Result<()> {
 /// Builds the product in this profile with all that tests it, or takes what lies around.
 pub(crate) fn obtain(profile: Option<Profile>) -> anyhow::Result<Product> {
     let Some(profile) = profile else { return latest() };
-    step("tests of the VMM", || build_vmm_tests(profile))?;
+    step("tests that run in the host", || TESTS.iter().try_for_each(|test| build_tests(profile, test)))?;
     build(profile)
 }
 
-/// Builds the VMM's tests and gives them a name without cargo's hash.
-fn build_vmm_tests(profile: Profile) -> anyhow::Result<()> {
+/// Builds tests and gives them a name without cargo's hash.
+fn build_tests(profile: Profile, (name, package, target): &(&str, &str, &str)) -> anyhow::Result<()> {
     let mut cargo = Command::new(paths::cargo());
-    cargo.current_dir(paths::checkout()).args(["test", "--quiet", "--package", "supermachine-vmm", "--test", "kvm"]);
+    cargo.current_dir(paths::checkout()).args(["test", "--quiet", "--package", package, "--test", target]);
     cargo.args(["--no-run", "--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit());
     if profile == Profile::Release {
         cargo.arg("--release");
     }
     let output = cargo.output().context("cannot run cargo")?;
-    ensure!(output.status.success(), "building the VMM's tests: {}", output.status);
+    ensure!(output.status.success(), "building {name}: {}", output.status);
     let built = executable(&output.stdout).context("cargo named no test program")?;
-    let target = profile.folder().join(VMM_TESTS);
-    fs::copy(&built, &target).with_context(|| format!("cannot copy {built} to {}", target.display()))?;
+    let copy = profile.folder().join(name);
+    fs::copy(&built, &copy).with_context(|| format!("cannot copy {built} to {}", copy.display()))?;
     Ok(())
 }
 
@@ -143,7 +144,7 @@ fn latest() -> anyhow::Result<Product> {
 }
 
 fn programs_in(folder: &Path) -> Vec<PathBuf> {
-    let names = PROGRAMS.iter().chain([&RUNNER, &VMM_TESTS]);
+    let names = PROGRAMS.into_iter().chain([RUNNER]).chain(TESTS.map(|(name, ..)| name));
     names.map(|name| folder.join(name)).filter(|path| path.exists()).collect()
 }
 

@@ -21,7 +21,10 @@ pub fn limits(resources: &LinuxResources) -> Result<Vec<Limit>, LimitError> {
         limits.io(io);
     }
     for limit in resources.hugepage_limits().iter().flatten() {
-        limits.add("hugepageLimits", &format!("hugetlb.{}.max", limit.page_size()), amount(limit.limit()));
+        // What is used, and what is reserved to be used.
+        for file in ["max", "rsvd.max"] {
+            limits.add("hugepageLimits", &format!("hugetlb.{}.{file}", limit.page_size()), amount(limit.limit()));
+        }
     }
     // Written last: the spec gives these precedence.
     let mut unified: Vec<_> = resources.unified().iter().flatten().collect();

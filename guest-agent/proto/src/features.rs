@@ -9,15 +9,19 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "defaults",
     "dev",
     "diratime",
+    "dirsync",
     "exec",
+    "iversion",
+    "lazytime",
     "loud",
+    "mand",
     "noatime",
     "noauto",
     "nodev",
     "nodiratime",
-    "nodirsync",
     "noexec",
     "nofail",
+    "noiversion",
     "nolazytime",
     "nomand",
     "norecursive",
@@ -55,13 +59,16 @@ pub const MOUNT_OPTIONS: &[&str] = &[
     "runbindable",
     "rw",
     "shared",
+    "silent",
     "slave",
     "strictatime",
     "suid",
     "symfollow",
+    "sync",
+    "tmpcopyup",
     "unbindable",
     "user",
 ];
 
 /// Kinds of namespaces that a container can have for itself. Its network is that of its machine.
-pub const NAMESPACES: &[&str] = &["cgroup", "ipc", "mount", "network", "pid", "user", "uts"];
+pub const NAMESPACES: &[&str] = &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];

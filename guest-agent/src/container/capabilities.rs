@@ -1,7 +1,5 @@
 //! The five capability sets of a process.
 
-use std::collections::HashSet;
-
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -19,17 +17,19 @@ pub(crate) struct CapabilityPlan {
 }
 
 impl CapabilityPlan {
-    /// Reads a spec; no `capabilities` means none at all. Capabilities the kernel doesn't know are left out.
+    /// Reads a spec; what it doesn't name is empty. Capabilities the kernel doesn't know are left out.
     pub(crate) fn from_spec(spec: Option<&LinuxCapabilities>) -> Self {
         let known = known();
-        let set = |names: Option<&Capabilities>| bits(names.unwrap_or(&HashSet::new())) & known;
+        let set = |select: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
+            bits(spec.and_then(|spec| select(spec).as_ref()).into_iter().flatten()) & known
+        };
         Self {
             known,
-            bounding: set(spec.and_then(|spec| spec.bounding().as_ref())),
-            effective: set(spec.and_then(|spec| spec.effective().as_ref())),
-            permitted: set(spec.and_then(|spec| spec.permitted().as_ref())),
-            inheritable: set(spec.and_then(|spec| spec.inheritable().as_ref())),
-            ambient: set(spec.and_then(|spec| spec.ambient().as_ref())),
+            bounding: set(LinuxCapabilities::bounding),
+            effective: set(LinuxCapabilities::effective),
+            permitted: set(LinuxCapabilities::permitted),
+            inheritable: set(LinuxCapabilities::inheritable),
+            ambient: set(LinuxCapabilities::ambient),
         }
     }
 
@@ -70,8 +70,8 @@ fn name(capability: CapabilitySet) -> String {
     capability.iter_names().map(|(name, _)| format!("CAP_{name}")).collect()
 }
 
-fn bits(names: &HashSet<Capability>) -> CapabilitySet {
-    names.iter().map(|name| bit(*name)).collect()
+fn bits<'a>(names: impl Iterator<Item = &'a Capability>) -> CapabilitySet {
+    names.map(|name| bit(*name)).collect()
 }
 
 fn bit(name: Capability) -> CapabilitySet {
@@ -82,6 +82,8 @@ fn bit(name: Capability) -> CapabilitySet {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use oci_spec::runtime::LinuxCapabilitiesBuilder;
 
     use super::*;
@@ -116,7 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn no_capabilities_means_none() {
+    fn what_is_not_named_is_empty() {
+        let spec: LinuxCapabilities = serde_json::from_str(r#"{"bounding": ["CAP_KILL"]}"#).unwrap();
+        let plan = CapabilityPlan::from_spec(Some(&spec));
+        assert_eq!((plan.bounding, plan.effective), (CapabilitySet::KILL, CapabilitySet::empty()));
         assert_eq!(CapabilityPlan::from_spec(None).bounding, CapabilitySet::empty());
     }
 }

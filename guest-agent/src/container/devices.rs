@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, makedev, mknodat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mknodat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use super::error::{SetupError, Step};
@@ -27,9 +27,13 @@ const LINKS: &[(&str, &str)] = &[
     ("/proc/self/fd/0", "/dev/stdin"),
     ("/proc/self/fd/1", "/dev/stdout"),
     ("/proc/self/fd/2", "/dev/stderr"),
-    ("/proc/kcore", "/dev/core"),
-    ("pts/ptmx", "/dev/ptmx"),
 ];
+
+/// The terminal multiplexer, whoever made what is there: it must be the one of the container's own devpts.
+const MULTIPLEXER: (&str, &str) = ("pts/ptmx", "/dev/ptmx");
+
+/// Made where the kernel has the file that it leads to.
+const CORE: (&str, &str) = ("/proc/kcore", "/dev/core");
 
 struct Node {
     path: PathBuf,
@@ -54,19 +58,38 @@ pub(crate) fn populate(root: &Root, devices: &[LinuxDevice], in_user_namespace: 
     let wanted: Vec<Node> =
         devices.iter().enumerate().map(|(index, device)| from_spec(index, device)).collect::<Result<_, _>>()?;
     let defaults = defaults.filter(|node| !wanted.iter().any(|other| other.path == node.path)).collect::<Vec<_>>();
-    for node in defaults.iter().chain(&wanted) {
+    // A path is needed by nodes alone: an entry without one is about access.
+    let named = wanted.iter().filter(|node| !node.path.as_os_str().is_empty() && node.path != Path::new(MULTIPLEXER.1));
+    for node in defaults.iter().chain(named) {
         if in_user_namespace { bind(root, node)? } else { make(root, node)? }
     }
-    for (target, path) in LINKS {
-        let path = Path::new(path);
-        let (parent, name) = split(path).on("make link", path)?;
-        let parent = root.make_directories(&parent).on("make directory for", path)?;
-        match symlinkat(*target, &parent, &name) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(error).on("make link", path),
-        }
+    for link in LINKS {
+        make_link(root, *link)?;
     }
-    Ok(())
+    if Path::new(CORE.0).exists() {
+        make_link(root, CORE)?;
+    }
+    remove(root, Path::new(MULTIPLEXER.1))?;
+    make_link(root, MULTIPLEXER)
+}
+
+fn make_link(root: &Root, (target, path): (&str, &str)) -> Result<(), SetupError> {
+    let path = Path::new(path);
+    let (parent, name) = split(path).on("make link", path)?;
+    let parent = root.make_directories(&parent).on("make directory for", path)?;
+    match symlinkat(target, &parent, &name) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error).on("make link", path),
+    }
+}
+
+fn remove(root: &Root, path: &Path) -> Result<(), SetupError> {
+    let (parent, name) = split(path).on("remove", path)?;
+    let parent = root.make_directories(&parent).on("make directory for", path)?;
+    match unlinkat(&parent, &name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).on("remove", path),
+    }
 }
 
 fn from_spec(index: usize, device: &LinuxDevice) -> Result<Node, SetupError> {
@@ -99,6 +122,8 @@ fn make(root: &Root, node: &Node) -> Result<(), SetupError> {
     match mknodat(&parent, &name, node.kind, mode, makedev(node.major, node.minor)) {
         // The image's own node, or one bound there by a mount: it stays.
         Err(Errno::EXIST) => return Ok(()),
+        // The container may not make this device, which doesn't mean that it may not use it.
+        Err(Errno::PERM | Errno::ACCESS) => return bind(root, node),
         result => result.on("make device", &node.path)?,
     }
     chmodat(&parent, &name, mode, AtFlags::empty()).on("set mode of", &node.path)?;
@@ -107,9 +132,6 @@ fn make(root: &Root, node: &Node) -> Result<(), SetupError> {
 }
 
 fn bind(root: &Root, node: &Node) -> Result<(), SetupError> {
-    if root.find(&node.path, OFlags::PATH).is_ok() {
-        return Ok(());
-    }
     let tree = copy_tree(&node.path, false).on("open device", &node.path)?;
     let point = root.mount_point(&node.path, Shape::File).on("make mount point", &node.path)?;
     attach(tree.as_fd(), point.as_fd()).on("bind device", &node.path)

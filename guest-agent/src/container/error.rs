@@ -35,6 +35,9 @@ pub(crate) enum SetupError {
         #[source]
         source: io::Error,
     },
+    /// `argv[0]` was found in a part of `$PATH` that is relative.
+    #[error("exec: {program:?}: found relative to the current directory; name an absolute path")]
+    Relative { program: String },
     /// The program exists and may not be executed.
     #[error("exec: {program:?}: permission denied")]
     NotExecutable { program: String },
@@ -58,7 +61,7 @@ impl SetupError {
 
     pub(super) fn kind(&self) -> Kind {
         match self {
-            Self::Spec { .. } | Self::Limit(_) => Kind::InvalidArgument,
+            Self::Spec { .. } | Self::Relative { .. } | Self::Limit(_) => Kind::InvalidArgument,
             Self::System { source, .. } => match source.raw_os_error() {
                 Some(libc::ENOMEM | libc::ENOSPC | libc::EMFILE | libc::ENFILE) => Kind::ResourceExhausted,
                 _ => Kind::Internal,

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{SetupError, Step};
 use super::rootfs::{self, Surroundings};
+use super::scheduling;
 use super::settings;
-use super::spec::{ContainerPlan, ProcessPlan, sysctl_path};
+use super::spec::{ContainerPlan, ProcessPlan};
+use super::sysctl;
 use super::terminal::{Terminal, TerminalSize};
 use crate::packet;
 use crate::refusal::Refusal;
@@ -68,7 +70,8 @@ pub(crate) fn run_first(
 /// The life of a further process up to execve.
 pub(crate) fn run_further(plan: &ProcessPlan, residence: &Residence<'_>, endowment: &Endowment) -> ! {
     let set_up = || {
-        settings::apply_privileged(&plan.process)?;
+        settings::limit(None, plan)?;
+        scheduling::keep_on_processors(&plan.process)?;
         move_in(residence)?;
         lead_session()?;
         endowment.terminal.map(Terminal::open).transpose()
@@ -87,9 +90,10 @@ fn run(
         connect_streams(endowment, terminal.as_ref())?;
         settings::own_streams(plan.process.user())?;
         settings::require_program(&plan.process)?;
+        plan.scheduling.apply()?;
         sys::mark_close_on_exec(3).step("mark", "descriptors")?;
         await_order(endowment.control.as_fd(), terminal)?;
-        let program = settings::become_process(&plan.process, &plan.capabilities, plan.filter.as_ref())?;
+        let program = settings::become_process(plan)?;
         sys::reset_signals().step("reset", "signals")?;
         Ok(program)
     };
@@ -108,36 +112,34 @@ fn conclude(endowment: &Endowment, error: SetupError) -> ! {
 
 fn enter_new_namespaces(plan: &ContainerPlan, mapped: Option<File>) -> Result<(), SetupError> {
     let namespaces = &plan.namespaces;
-    settings::apply_privileged(&plan.process.process)?;
-    if let Some(mut mapped) = mapped {
-        mapped.read_to_end(&mut Vec::new()).step("wait for", "id mappings")?;
-        become_root()?;
+    match mapped {
+        // In a user namespace its maker has limited it, who may.
+        Some(mut mapped) => {
+            mapped.read_to_end(&mut Vec::new()).step("wait for", "id mappings")?;
+            become_root()?;
+        }
+        None => settings::limit(None, &plan.process)?,
     }
-    namespaces.join()?;
-    if namespaces.creates(libc::CLONE_NEWCGROUP) {
-        sys::unshare_cgroup_namespace().step("make", "cgroup namespace")?;
-    }
+    namespaces.unshare()?;
     lead_session()?;
-    if namespaces.creates(libc::CLONE_NEWUTS) {
-        set_names(plan)?;
-    }
+    set_names(plan)?;
     if namespaces.creates(libc::CLONE_NEWNET) {
         let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
         sys::raise_loopback(socket.step("make", "socket")?.as_fd()).step("bring up", "loopback interface")?;
     }
     for (key, value) in plan.linux().and_then(|linux| linux.sysctl().as_ref()).into_iter().flatten() {
-        let path = Path::new("/proc/sys").join(sysctl_path(key)?);
-        std::fs::write(&path, value).step("set kernel parameter", key)?;
+        let path = Path::new("/proc/sys").join(sysctl::path(key)?);
+        std::fs::write(&path, value).step("set linux.sysctl", format_args!("{key} = {value}"))?;
     }
     Ok(())
 }
 
 fn set_names(plan: &ContainerPlan) -> Result<(), SetupError> {
     if let Some(name) = plan.spec.hostname().as_ref().filter(|name| !name.is_empty()) {
-        rustix::system::sethostname(name.as_bytes()).step("set host name to", name)?;
+        rustix::system::sethostname(name.as_bytes()).step("set hostname to", name)?;
     }
     if let Some(name) = plan.spec.domainname().as_ref().filter(|name| !name.is_empty()) {
-        rustix::system::setdomainname(name.as_bytes()).step("set domain name to", name)?;
+        rustix::system::setdomainname(name.as_bytes()).step("set domainname to", name)?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Setting up containers and the processes in them, on the guest's side of an OCI runtime spec.
 
 mod capabilities;
+mod copy_up;
 mod devices;
 mod error;
 mod files;
@@ -8,18 +9,22 @@ mod init;
 mod mounts;
 mod namespaces;
 mod options;
+mod proc_mounts;
 mod program;
 mod root;
 mod rootfs;
+mod scheduling;
 mod settings;
 mod spec;
+mod sysctl;
 mod terminal;
 
 pub(crate) use error::{SetupError, Step};
 pub(crate) use files::InjectedFile;
 pub(crate) use init::{Endowment, Order, Progress, Residence, run_first, run_further};
 pub(crate) use mounts::{attach, copy_tree, new_filesystem};
+pub(crate) use namespaces::OwnNamespaces;
 pub(crate) use rootfs::Surroundings;
-pub(crate) use settings::hide_from_tracing;
+pub(crate) use settings::{hide_from_tracing, limit};
 pub(crate) use spec::{ContainerPlan, ProcessPlan};
 pub(crate) use terminal::TerminalSize;

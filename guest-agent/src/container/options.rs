@@ -1,53 +1,89 @@
 //! Mount options as OCI specs write them.
 
+use std::ffi::c_ulong;
+
 use crate::sys::MountAttributes;
 
 /// The options of one mount, sorted by who interprets them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct MountOptions {
-    /// `bind` or `rbind` was given.
-    pub(crate) bind: bool,
-    /// `rbind`: with everything mounted below.
-    pub(crate) recursive: bool,
-    /// Attributes of the mount itself.
-    pub(crate) attributes: MountAttributes,
+    /// `MS_*` flags that are named, `MS_BIND` and `MS_REC` among them.
+    set: c_ulong,
+    /// Flags whose opposite is named, and later than they are.
+    cleared: c_ulong,
     /// Attributes of the mount and of all below (`rro`, `rnosuid`, ...).
     pub(crate) recursive_attributes: MountAttributes,
-    /// Propagation, applied last, and whether to the whole tree.
-    pub(crate) propagation: Option<(u64, bool)>,
+    /// Propagation types, applied in turn, and whether to the whole tree.
+    pub(crate) propagations: Vec<(c_ulong, bool)>,
     /// Options for the file system: a flag, or a key with a value.
     pub(crate) data: Vec<(String, Option<String>)>,
-    /// An option that this runtime knows and can't honour.
-    pub(crate) unsupported: Option<String>,
+    /// `tmpcopyup`: the new file system begins with what was there.
+    pub(crate) copies_up: bool,
+    /// `idmap` or `ridmap`, which isn't supported.
+    pub(crate) maps_ids: Option<String>,
 }
 
-/// (name, attribute bit, whether the name sets the bit)
-const ATTRIBUTES: &[(&str, u64, bool)] = &[
-    ("ro", libc::MOUNT_ATTR_RDONLY, true),
-    ("rw", libc::MOUNT_ATTR_RDONLY, false),
-    ("nosuid", libc::MOUNT_ATTR_NOSUID, true),
-    ("suid", libc::MOUNT_ATTR_NOSUID, false),
-    ("nodev", libc::MOUNT_ATTR_NODEV, true),
-    ("dev", libc::MOUNT_ATTR_NODEV, false),
-    ("noexec", libc::MOUNT_ATTR_NOEXEC, true),
-    ("exec", libc::MOUNT_ATTR_NOEXEC, false),
-    ("nodiratime", libc::MOUNT_ATTR_NODIRATIME, true),
-    ("diratime", libc::MOUNT_ATTR_NODIRATIME, false),
-    ("nosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, true),
-    ("symfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, false),
+/// (name, flag, whether the name sets the flag)
+const FLAGS: &[(&str, c_ulong, bool)] = &[
+    ("async", libc::MS_SYNCHRONOUS, false),
+    ("atime", libc::MS_NOATIME, false),
+    ("bind", libc::MS_BIND, true),
+    ("dev", libc::MS_NODEV, false),
+    ("diratime", libc::MS_NODIRATIME, false),
+    ("dirsync", libc::MS_DIRSYNC, true),
+    ("exec", libc::MS_NOEXEC, false),
+    ("iversion", libc::MS_I_VERSION, true),
+    ("lazytime", MS_LAZYTIME, true),
+    ("loud", libc::MS_SILENT, false),
+    ("mand", libc::MS_MANDLOCK, true),
+    ("noatime", libc::MS_NOATIME, true),
+    ("nodev", libc::MS_NODEV, true),
+    ("nodiratime", libc::MS_NODIRATIME, true),
+    ("noexec", libc::MS_NOEXEC, true),
+    ("noiversion", libc::MS_I_VERSION, false),
+    ("nolazytime", MS_LAZYTIME, false),
+    ("nomand", libc::MS_MANDLOCK, false),
+    ("norelatime", libc::MS_RELATIME, false),
+    ("nostrictatime", libc::MS_STRICTATIME, false),
+    ("nosuid", libc::MS_NOSUID, true),
+    ("nosymfollow", MS_NOSYMFOLLOW, true),
+    ("rbind", libc::MS_BIND | libc::MS_REC, true),
+    ("relatime", libc::MS_RELATIME, true),
+    ("ro", libc::MS_RDONLY, true),
+    ("rw", libc::MS_RDONLY, false),
+    ("silent", libc::MS_SILENT, true),
+    ("strictatime", libc::MS_STRICTATIME, true),
+    ("suid", libc::MS_NOSUID, false),
+    ("symfollow", MS_NOSYMFOLLOW, false),
+    ("sync", libc::MS_SYNCHRONOUS, true),
 ];
 
-/// Access time modes exclude one another: setting one clears the field. (`relatime` is the zero of the field.)
-const ACCESS_TIMES: &[(&str, u64)] = &[
-    ("noatime", libc::MOUNT_ATTR_NOATIME),
-    ("atime", libc::MOUNT_ATTR_RELATIME),
-    ("relatime", libc::MOUNT_ATTR_RELATIME),
-    ("norelatime", libc::MOUNT_ATTR_STRICTATIME),
-    ("strictatime", libc::MOUNT_ATTR_STRICTATIME),
-    ("nostrictatime", libc::MOUNT_ATTR_RELATIME),
+/// Flags that libc doesn't name for every platform (`linux/mount.h`).
+const MS_NOSYMFOLLOW: c_ulong = 1 << 8;
+const MS_LAZYTIME: c_ulong = 1 << 25;
+
+/// (flag of mount(2), attribute of a mount)
+const ATTRIBUTES: &[(c_ulong, u64)] = &[
+    (libc::MS_RDONLY, libc::MOUNT_ATTR_RDONLY),
+    (libc::MS_NOSUID, libc::MOUNT_ATTR_NOSUID),
+    (libc::MS_NODEV, libc::MOUNT_ATTR_NODEV),
+    (libc::MS_NOEXEC, libc::MOUNT_ATTR_NOEXEC),
+    (MS_NOSYMFOLLOW, libc::MOUNT_ATTR_NOSYMFOLLOW),
+    (libc::MS_NODIRATIME, libc::MOUNT_ATTR_NODIRATIME),
 ];
 
-const PROPAGATIONS: &[(&str, libc::c_ulong, bool)] = &[
+/// (flag of mount(2), option of a file system)
+const WORDS: &[(c_ulong, &str)] = &[
+    (libc::MS_RDONLY, "ro"),
+    (libc::MS_SYNCHRONOUS, "sync"),
+    (libc::MS_DIRSYNC, "dirsync"),
+    (MS_LAZYTIME, "lazytime"),
+    (libc::MS_MANDLOCK, "mand"),
+];
+
+const ACCESS_TIMES: c_ulong = libc::MS_NOATIME | libc::MS_NODIRATIME | libc::MS_RELATIME | libc::MS_STRICTATIME;
+
+const PROPAGATIONS: &[(&str, c_ulong, bool)] = &[
     ("private", libc::MS_PRIVATE, false),
     ("rprivate", libc::MS_PRIVATE, true),
     ("shared", libc::MS_SHARED, false),
@@ -58,72 +94,138 @@ const PROPAGATIONS: &[(&str, libc::c_ulong, bool)] = &[
     ("runbindable", libc::MS_UNBINDABLE, true),
 ];
 
-/// Words that change nothing here: defaults, and notes for other tools.
-const IGNORED: &[&str] = &[
-    "defaults",
-    "async",
-    "nomand",
-    "nodirsync",
-    "noauto",
-    "auto",
-    "nofail",
-    "user",
-    "nouser",
-    "notmpcopyup",
-    "norecursive",
-    "nolazytime",
-    "loud",
+/// (name, attribute and whether the name sets it) of a whole tree. The modes of access times exclude one another:
+/// naming one clears the field, whose zero is `relatime`.
+const RECURSIVE: &[(&str, u64, bool)] = &[
+    ("rro", libc::MOUNT_ATTR_RDONLY, true),
+    ("rrw", libc::MOUNT_ATTR_RDONLY, false),
+    ("rnosuid", libc::MOUNT_ATTR_NOSUID, true),
+    ("rsuid", libc::MOUNT_ATTR_NOSUID, false),
+    ("rnodev", libc::MOUNT_ATTR_NODEV, true),
+    ("rdev", libc::MOUNT_ATTR_NODEV, false),
+    ("rnoexec", libc::MOUNT_ATTR_NOEXEC, true),
+    ("rexec", libc::MOUNT_ATTR_NOEXEC, false),
+    ("rnodiratime", libc::MOUNT_ATTR_NODIRATIME, true),
+    ("rdiratime", libc::MOUNT_ATTR_NODIRATIME, false),
+    ("rnosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, true),
+    ("rsymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, false),
+];
+const RECURSIVE_ACCESS_TIMES: &[(&str, u64)] = &[
+    ("rnoatime", libc::MOUNT_ATTR_NOATIME),
+    ("ratime", libc::MOUNT_ATTR_RELATIME),
+    ("rrelatime", libc::MOUNT_ATTR_RELATIME),
+    ("rnorelatime", libc::MOUNT_ATTR_RELATIME),
+    ("rstrictatime", libc::MOUNT_ATTR_STRICTATIME),
+    ("rnostrictatime", libc::MOUNT_ATTR_RELATIME),
 ];
 
-/// Words this runtime knows and can't honour: saying so beats mounting something else.
-const UNSUPPORTED: &[&str] = &["tmpcopyup", "idmap", "ridmap", "mand"];
+/// Words that change nothing here: defaults, and notes for other tools.
+const IGNORED: &[&str] = &["", "defaults", "noauto", "auto", "nofail", "user", "nouser", "notmpcopyup", "norecursive"];
 
 impl MountOptions {
-    /// Sorts the options of a mount. A later word wins over an earlier one.
+    /// Sorts the options of a mount. Of a word and its opposite the later one counts.
     pub(crate) fn parse(words: &[String]) -> Self {
         let mut options = Self::default();
-        for word in words.iter().filter(|word| !word.is_empty() && !IGNORED.contains(&word.as_str())) {
+        for word in words.iter().filter(|word| !IGNORED.contains(&word.as_str())) {
             options.add(word);
         }
         options
     }
 
     fn add(&mut self, word: &str) {
-        if word == "bind" || word == "rbind" {
-            self.bind = true;
-            self.recursive |= word == "rbind";
-        } else if UNSUPPORTED.contains(&word) {
-            self.unsupported.get_or_insert_with(|| word.to_owned());
+        if let Some((_, flag, sets)) = FLAGS.iter().find(|(name, ..)| *name == word) {
+            let (to, from) =
+                if *sets { (&mut self.set, &mut self.cleared) } else { (&mut self.cleared, &mut self.set) };
+            *to |= flag;
+            *from &= !flag;
         } else if let Some((_, kind, tree)) = PROPAGATIONS.iter().find(|(name, ..)| *name == word) {
-            self.propagation = Some((*kind, *tree));
-        } else if add_attribute(&mut self.attributes, word)
-            || word.strip_prefix('r').is_some_and(|word| add_attribute(&mut self.recursive_attributes, word))
-        {
-        } else if let Some((key, value)) = word.split_once('=') {
-            self.data.push((key.to_owned(), Some(value.to_owned())));
-        } else {
-            self.data.push((word.to_owned(), None));
+            self.propagations.push((*kind, *tree));
+        } else if word == "tmpcopyup" {
+            self.copies_up = true;
+        } else if word == "idmap" || word == "ridmap" {
+            self.maps_ids = Some(word.to_owned());
+        } else if !self.recursive_attributes.add(word) {
+            let option = word.split_once('=').map_or((word, None), |(key, value)| (key, Some(value.to_owned())));
+            self.data.push((option.0.to_owned(), option.1));
         }
+    }
+
+    /// Whether `bind` or `rbind` is named.
+    pub(crate) fn binds(&self) -> bool {
+        self.set & libc::MS_BIND != 0
+    }
+
+    /// Whether `rbind` is named: a bind with everything mounted below.
+    pub(crate) fn binds_tree(&self) -> bool {
+        self.set & libc::MS_REC != 0
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.set & libc::MS_RDONLY != 0
+    }
+
+    /// The same, but writable.
+    pub(crate) fn writable(&self) -> Self {
+        Self { set: self.set & !libc::MS_RDONLY, ..self.clone() }
+    }
+
+    /// Attributes of the mount of a new file system.
+    pub(crate) fn attributes(&self) -> u64 {
+        let named = ATTRIBUTES.iter().filter(|(flag, _)| self.set & flag != 0);
+        named.fold(self.access_time(), |attributes, (_, attribute)| attributes | attribute)
+    }
+
+    fn access_time(&self) -> u64 {
+        if self.set & libc::MS_STRICTATIME != 0 {
+            libc::MOUNT_ATTR_STRICTATIME
+        } else if self.set & libc::MS_NOATIME != 0 {
+            libc::MOUNT_ATTR_NOATIME
+        } else {
+            libc::MOUNT_ATTR_RELATIME
+        }
+    }
+
+    /// Options of a new file system: its own, and those that every file system has.
+    pub(crate) fn filesystem_options(&self) -> Vec<(String, Option<String>)> {
+        let common = WORDS.iter().filter(|(flag, _)| self.set & flag != 0).map(|(_, word)| ((*word).to_owned(), None));
+        self.data.iter().cloned().chain(common).collect()
+    }
+
+    /// What a bind changes of its source's attributes: nothing if none is named, else all of them, but for the access
+    /// times, which stay unless one is named.
+    pub(crate) fn bind_attributes(&self) -> MountAttributes {
+        if (self.set | self.cleared) & !(libc::MS_BIND | libc::MS_REC) == 0 {
+            return MountAttributes::default();
+        }
+        let all = ATTRIBUTES.iter().fold(libc::MOUNT_ATTR__ATIME, |all, (_, attribute)| all | attribute);
+        let times = libc::MOUNT_ATTR__ATIME | libc::MOUNT_ATTR_NODIRATIME;
+        let clear = if self.set & ACCESS_TIMES == 0 { all & !times } else { all };
+        MountAttributes { set: self.attributes() & clear, clear, propagation: 0 }
+    }
+
+    /// Attributes that a bind must lose.
+    pub(crate) fn lost_attributes(&self) -> u64 {
+        let lost = ATTRIBUTES.iter().filter(|(flag, _)| self.cleared & flag != 0);
+        lost.fold(0, |attributes, (_, attribute)| attributes | attribute)
     }
 }
 
-fn add_attribute(attributes: &mut MountAttributes, word: &str) -> bool {
-    if let Some((_, bit, sets)) = ATTRIBUTES.iter().find(|(name, ..)| *name == word) {
-        let (to, from) = if *sets {
-            (&mut attributes.set, &mut attributes.clear)
-        } else {
-            (&mut attributes.clear, &mut attributes.set)
-        };
-        *to |= bit;
-        *from &= !bit;
-        return true;
+impl MountAttributes {
+    /// Takes in a word that is about a whole tree; whether it is one.
+    fn add(&mut self, word: &str) -> bool {
+        if let Some((_, attribute, sets)) = RECURSIVE.iter().find(|(name, ..)| *name == word) {
+            let (to, from) = if *sets { (&mut self.set, &mut self.clear) } else { (&mut self.clear, &mut self.set) };
+            *to |= attribute;
+            *from &= !attribute;
+            return true;
+        }
+        if let Some((_, mode)) = RECURSIVE_ACCESS_TIMES.iter().find(|(name, _)| *name == word) {
+            self.set = self.set & !libc::MOUNT_ATTR__ATIME | mode;
+            self.clear |= libc::MOUNT_ATTR__ATIME;
+            return true;
+        }
+        false
     }
-    if let Some((_, mode)) = ACCESS_TIMES.iter().find(|(name, _)| *name == word) {
-        attributes.set = attributes.set & !libc::MOUNT_ATTR__ATIME | mode;
-        attributes.clear |= libc::MOUNT_ATTR__ATIME;
-        return true;
-    }
-    false
 }
 
 #[cfg(test)]
@@ -137,48 +239,66 @@ mod tests {
 
     #[test]
     fn sorts_a_tmpfs() {
-        let options = parse(&["nosuid", "strictatime", "mode=755", "size=65536k"]);
-        assert_eq!(options.attributes.set, libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_STRICTATIME);
-        assert_eq!(options.attributes.clear, libc::MOUNT_ATTR__ATIME);
-        let expected = [("mode", "755"), ("size", "65536k")];
-        assert_eq!(options.data, expected.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))));
-        assert!(!options.bind);
+        let options = parse(&["nosuid", "strictatime", "mode=755", "size=65536k", "sync"]);
+        assert_eq!(options.attributes(), libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_STRICTATIME);
+        let expected = [("mode", Some("755")), ("size", Some("65536k")), ("sync", None)];
+        let expected = expected.map(|(key, value)| (key.to_owned(), value.map(str::to_owned)));
+        assert_eq!(options.filesystem_options(), expected);
+        assert!(!options.binds());
     }
 
     #[test]
-    fn a_later_word_wins() {
-        let options = parse(&["ro", "rw", "noatime", "relatime"]);
-        assert_eq!(options.attributes.set, 0);
-        assert_eq!(options.attributes.clear, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR__ATIME);
+    fn of_opposites_the_later_one_counts() {
+        assert_eq!(parse(&["ro", "rw", "noatime", "atime"]).attributes(), libc::MOUNT_ATTR_RELATIME);
+        assert!(parse(&["rw", "ro"]).is_read_only());
+        // Modes of access times are no opposites of each other.
+        assert_eq!(parse(&["noatime", "relatime"]).attributes(), libc::MOUNT_ATTR_NOATIME);
+        assert_eq!(parse(&["strictatime", "noatime"]).attributes(), libc::MOUNT_ATTR_STRICTATIME);
     }
 
     #[test]
-    fn knows_binds_and_propagation() {
-        let options = parse(&["rbind", "rprivate", "ro"]);
-        assert!(options.bind && options.recursive);
-        assert_eq!(options.propagation, Some((libc::MS_PRIVATE, true)));
-        assert!(!parse(&["bind"]).recursive);
+    fn a_bind_without_flags_is_like_its_source_and_with_flags_has_those() {
+        assert_eq!(parse(&["rbind", "rprivate"]).bind_attributes(), MountAttributes::default());
+        let attributes = parse(&["bind", "ro", "rw"]).bind_attributes();
+        assert_eq!(attributes.set, 0);
+        let security = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
+        assert_eq!(attributes.clear, security | libc::MOUNT_ATTR_NOEXEC | libc::MOUNT_ATTR_NOSYMFOLLOW);
+        let attributes = parse(&["bind", "ro", "noatime"]).bind_attributes();
+        assert_eq!(attributes.set, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOATIME);
+        assert_eq!(attributes.clear & libc::MOUNT_ATTR__ATIME, libc::MOUNT_ATTR__ATIME);
+        assert_eq!(parse(&["bind", "suid", "ro"]).lost_attributes(), libc::MOUNT_ATTR_NOSUID);
+    }
+
+    #[test]
+    fn propagations_come_in_order() {
+        let options = parse(&["rbind", "shared", "rslave"]);
+        assert!(options.binds_tree());
+        assert_eq!(options.propagations, [(libc::MS_SHARED, false), (libc::MS_SLAVE, true)]);
+        assert!(!parse(&["bind"]).binds_tree());
     }
 
     #[test]
     fn recursive_attributes_are_kept_apart() {
-        let options = parse(&["rbind", "rro", "rnosuid"]);
-        assert_eq!(options.attributes.set, 0);
-        assert_eq!(options.recursive_attributes.set, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID);
+        let options = parse(&["rbind", "rro", "rnosuid", "rnoatime"]);
+        assert_eq!(options.bind_attributes(), MountAttributes::default());
+        let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOATIME;
+        assert_eq!(options.recursive_attributes.set, set);
+        assert_eq!(options.recursive_attributes.clear, libc::MOUNT_ATTR__ATIME);
     }
 
     #[test]
     fn the_host_is_told_all_words_that_are_interpreted() {
-        let attributes = ATTRIBUTES.iter().map(|entry| entry.0).chain(ACCESS_TIMES.iter().map(|entry| entry.0));
-        let recursive = attributes.clone().map(|name| format!("r{name}"));
-        let words = attributes.chain(PROPAGATIONS.iter().map(|entry| entry.0)).chain(IGNORED.iter().copied());
-        let words: BTreeSet<_> = words.chain(["bind", "rbind"]).map(str::to_owned).chain(recursive).collect();
-        assert_eq!(words, agent_proto::MOUNT_OPTIONS.iter().map(ToString::to_string).collect());
+        let flags = FLAGS.iter().map(|entry| entry.0).chain(PROPAGATIONS.iter().map(|entry| entry.0));
+        let recursive = RECURSIVE.iter().map(|entry| entry.0).chain(RECURSIVE_ACCESS_TIMES.iter().map(|entry| entry.0));
+        let ignored = IGNORED.iter().copied().filter(|word| !word.is_empty());
+        let words: BTreeSet<_> = flags.chain(recursive).chain(ignored).chain(["tmpcopyup"]).collect();
+        assert_eq!(words.into_iter().collect::<Vec<_>>(), agent_proto::MOUNT_OPTIONS);
     }
 
     #[test]
-    fn says_what_it_cannot_do() {
-        assert_eq!(parse(&["tmpcopyup", "ro"]).unsupported.as_deref(), Some("tmpcopyup"));
+    fn knows_what_is_no_flag() {
+        assert!(parse(&["tmpcopyup"]).copies_up);
+        assert_eq!(parse(&["ridmap"]).maps_ids.as_deref(), Some("ridmap"));
         assert_eq!(parse(&["newinstance"]).data, [("newinstance".to_owned(), None)]);
     }
 }

@@ -7,11 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, FileType};
 use rustix::io::Errno;
 
-use super::error::{SetupError, Step};
+use super::error::SetupError;
 use crate::refusal::Kind;
-
-/// `PATH` of a process whose environment has none: the kernel's shells assume the same.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A program with its arguments and environment, ready for execve.
 pub(crate) struct Program {
@@ -21,7 +18,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Finds `arguments[0]` the way a shell does, with the current root, directory and user.
+    /// Finds `arguments[0]` with the current root, directory and user. Without a slash it is looked for in the
+    /// environment's `PATH` alone, and not relative to the current directory, which belongs to whoever fills it.
     pub(crate) fn find(arguments: &[String], environment: Vec<String>) -> Result<Self, SetupError> {
         let Some(name) = arguments.first().filter(|name| !name.is_empty()) else {
             return Err(SetupError::spec("process.args", "must name a program"));
@@ -37,10 +35,11 @@ impl Program {
     /// Fails if no file is where the program must be, whoever is to execute it and in whatever directory. A relative
     /// path isn't looked into.
     pub(crate) fn require(arguments: &[String], environment: &[String]) -> Result<(), SetupError> {
+        let list = search_list(environment);
         let is_absolute = |path: &str| path.starts_with('/');
         let is_decided = match arguments.first() {
             Some(name) if name.contains('/') => is_absolute(name),
-            _ => search_list(environment).split(':').all(is_absolute),
+            _ => list.is_empty() || list.split(':').all(is_absolute),
         };
         match Self::find(arguments, environment.to_vec()) {
             Err(error) if is_decided && error.kind() == Kind::NotFound => Err(error),
@@ -61,29 +60,37 @@ impl Program {
     }
 }
 
-/// Adds `HOME` from the container's `/etc/passwd` if the environment has none, as other container runtimes do.
-pub(crate) fn complete_environment(environment: &[String], uid: u32) -> Vec<String> {
-    let mut environment = environment.to_vec();
-    let has_home = environment.iter().any(|entry| entry.strip_prefix("HOME=").is_some_and(|home| !home.is_empty()));
-    if !has_home {
-        environment.retain(|entry| !entry.starts_with("HOME="));
-        environment.push(format!("HOME={}", home(Path::new("/etc/passwd"), uid)));
+/// A process's environment: of variables named twice the last one, and `HOME` from the container's `/etc/passwd` if
+/// there is none. No list at all stays none.
+pub(crate) fn complete_environment(environment: Option<&[String]>, uid: u32) -> Vec<String> {
+    let Some(entries) = environment else { return Vec::new() };
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut complete: Vec<String> = Vec::with_capacity(entries.len() + 1);
+    for entry in entries.iter().rev() {
+        if !complete.iter().any(|later| name(later) == name(entry)) {
+            complete.push(entry.clone());
+        }
     }
-    environment
+    complete.reverse();
+    complete.retain(|entry| entry != "HOME=");
+    if !complete.iter().any(|entry| entry.starts_with("HOME=")) {
+        complete.push(format!("HOME={}", home(Path::new("/etc/passwd"), uid)));
+    }
+    complete
 }
 
-/// Moves to the process's working directory, making it if it is missing.
-pub(crate) fn enter_directory(path: &Path) -> Result<(), SetupError> {
-    if !path.is_absolute() {
-        return Err(SetupError::spec("process.cwd", "must be an absolute path"));
+/// Refuses what is no variable.
+pub(crate) fn validate_environment(environment: &[String]) -> Result<(), SetupError> {
+    for (index, entry) in environment.iter().enumerate() {
+        let reason = match entry.split_once('=') {
+            None => "lacks an equals sign",
+            Some(("", _)) => "lacks a name",
+            Some(_) if entry.contains('\0') => "holds a zero byte",
+            Some(_) => continue,
+        };
+        return Err(SetupError::spec(format!("process.env[{index}]"), format_args!("{entry:?} {reason}")));
     }
-    match rustix::process::chdir(path) {
-        Err(Errno::NOENT) => {
-            std::fs::create_dir_all(path).on("make working directory", path)?;
-            rustix::process::chdir(path).on("change to working directory", path)
-        }
-        result => result.on("change to working directory", path),
-    }
+    Ok(())
 }
 
 fn home(passwd: &Path, uid: u32) -> String {
@@ -93,11 +100,11 @@ fn home(passwd: &Path, uid: u32) -> String {
         let mut fields = line.split(|byte| *byte == b':').skip(2);
         (fields.next() == Some(uid.as_bytes())).then(|| fields.nth(2)).flatten()
     });
-    home.and_then(|home| std::str::from_utf8(home).ok()).filter(|home| !home.is_empty()).unwrap_or("/").to_owned()
+    home.and_then(|home| std::str::from_utf8(home).ok()).unwrap_or("/").to_owned()
 }
 
 fn search_list(environment: &[String]) -> &str {
-    environment.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH)
+    environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default()
 }
 
 fn check_path(name: &str) -> Result<PathBuf, SetupError> {
@@ -109,16 +116,17 @@ fn check_path(name: &str) -> Result<PathBuf, SetupError> {
 }
 
 fn search_path(name: &str, search: &str) -> Result<PathBuf, SetupError> {
+    let program = name.to_owned();
     let mut forbidden = false;
-    for directory in search.split(':') {
+    for directory in search.split(':').filter(|_| !search.is_empty()) {
         let candidate = Path::new(if directory.is_empty() { "." } else { directory }).join(name);
         match check_executable(&candidate) {
+            Ok(()) if candidate.is_relative() => return Err(SetupError::Relative { program }),
             Ok(()) => return Ok(candidate),
             Err(Errno::ACCESS) => forbidden = true,
             Err(_) => {}
         }
     }
-    let program = name.to_owned();
     Err(if forbidden { SetupError::NotExecutable { program } } else { SetupError::NotInPath { program } })
 }
 
@@ -195,7 +203,7 @@ mod tests {
         assert!(require(tool.to_str().unwrap(), here).is_ok());
         assert!(require("./foo", here).is_ok());
         assert!(require("foo", &format!("{here}:relative")).is_ok());
-        assert!(require("foo", &format!("{here}:")).is_ok());
+        assert!(require("foo", "").is_err());
     }
 
     #[test]
@@ -205,6 +213,27 @@ mod tests {
         assert_eq!(home(file.path(), 33), "/var/www");
         assert_eq!(home(file.path(), 0), "/root");
         assert_eq!(home(file.path(), 7), "/");
-        assert_eq!(complete_environment(&["HOME=/x".to_owned()], 0), ["HOME=/x"]);
+    }
+
+    #[test]
+    fn of_two_variables_the_last_one_counts() {
+        let complete = |entries: &[&str]| {
+            let entries: Vec<String> = entries.iter().map(ToString::to_string).collect();
+            complete_environment(Some(&entries), 4242)
+        };
+        assert_eq!(complete(&["A=1", "HOME=/x", "A=2", "B=3"]), ["HOME=/x", "A=2", "B=3"]);
+        assert_eq!(complete(&["HOME=", "A=1"]), ["A=1", "HOME=/"]);
+        assert_eq!(complete(&["HOME=/x", "HOME="]), ["HOME=/"]);
+        assert_eq!(complete(&[]), ["HOME=/"]);
+        assert!(complete_environment(None, 0).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_variable_is_refused() {
+        for (entry, allowed) in
+            [("A=", true), ("A=b=c", true), ("A", false), ("=a", false), ("", false), ("A=\0", false)]
+        {
+            assert_eq!(validate_environment(&[entry.to_owned()]).is_ok(), allowed, "{entry:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -13,6 +14,9 @@ use rustix::io::Errno;
 pub(crate) struct Root {
     directory: OwnedFd,
 }
+
+/// How many links in a row may lead to what is still to be made: as many as the kernel follows.
+const MAX_LINKS: u32 = 40;
 
 /// What a mount point has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +63,12 @@ impl Root {
         }
     }
 
-    /// Opens a directory (`O_PATH`), making every missing part of its path.
+    /// Opens a directory (`O_PATH`), making every missing part of its path, also where a link leads to it.
     pub(crate) fn make_directories(&self, path: &Path) -> io::Result<OwnedFd> {
+        self.make_directories_behind(path, MAX_LINKS)
+    }
+
+    fn make_directories_behind(&self, path: &Path, links: u32) -> io::Result<OwnedFd> {
         let mut reached = PathBuf::new();
         let mut directory = rustix::io::fcntl_dupfd_cloexec(&self.directory, 3)?;
         for component in path.components() {
@@ -70,14 +78,20 @@ impl Root {
                 Component::ParentDir => OsStr::new(".."),
                 Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
             };
+            let parent = reached.clone();
             reached.push(name);
             directory = match self.find(&reached, OFlags::PATH | OFlags::DIRECTORY) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     match rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
-                        Ok(()) | Err(Errno::EXIST) => {}
+                        Ok(()) => self.find(&reached, OFlags::PATH | OFlags::DIRECTORY)?,
+                        Err(Errno::EXIST) => {
+                            let target = rustix::fs::readlinkat(&directory, name, Vec::new())?;
+                            let target = parent.join(OsStr::from_bytes(target.to_bytes()));
+                            let links = links.checked_sub(1).ok_or_else(|| io::Error::from(Errno::LOOP))?;
+                            self.make_directories_behind(&target, links)?
+                        }
                         Err(error) => return Err(error.into()),
                     }
-                    self.find(&reached, OFlags::PATH | OFlags::DIRECTORY)?
                 }
                 result => result?,
             };
@@ -133,6 +147,19 @@ mod tests {
         assert!(directory.path().join("a/b/c").is_dir());
         assert!(directory.path().join("a/d/file").is_file());
         root.mount_point(Path::new("/a/b/c"), Shape::Directory).unwrap();
+    }
+
+    #[test]
+    fn makes_what_links_lead_to() {
+        let (directory, root) = root();
+        symlink("/new/place", directory.path().join("absolute")).unwrap();
+        symlink("../beside", directory.path().join("relative")).unwrap();
+        symlink("/round", directory.path().join("round")).unwrap();
+        root.mount_point(Path::new("/absolute/below/file"), Shape::File).unwrap();
+        assert!(directory.path().join("new/place/below/file").is_file());
+        root.mount_point(Path::new("/relative"), Shape::Directory).unwrap();
+        assert!(directory.path().join("beside").is_dir());
+        assert!(root.mount_point(Path::new("/round/x"), Shape::Directory).is_err());
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! A container's view of files: its root, mounts and devices, and what of `/proc` and `/sys` it may not see.
 
+use std::ffi::c_ulong;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
 use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::devices;
 use super::error::{SetupError, Step};
 use super::files::{self, InjectedFile};
 use super::mounts::{self, MountContext, attach, copy_tree, mount_all, new_filesystem};
+use super::options::MountOptions;
 use super::root::Root;
 use super::terminal::{Terminal, TerminalSize};
 use crate::sys::{MountAttributes, set_mount_attributes};
@@ -33,11 +36,16 @@ pub(crate) struct Surroundings<'a> {
 
 const READ_ONLY: MountAttributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0 };
 
+/// Refuses what can't be met before anything was made.
+pub(crate) fn validate(spec: &Spec) -> Result<(), SetupError> {
+    root_propagation(spec).map(drop)
+}
+
 /// Assembles the root, moves this process into it and, where asked, opens a terminal there.
 pub(crate) fn enter(spec: &Spec, places: &Surroundings<'_>) -> Result<Option<Terminal>, SetupError> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let linux = spec.linux().as_ref();
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).step("make slave", "/")?;
+    prepare_propagation(spec, places.rootfs)?;
     let tree = copy_tree(places.rootfs, true).on("open root file system", places.rootfs)?;
     let point = Root::open(places.rootfs).on("open root file system", places.rootfs)?;
     attach(tree.as_fd(), point.as_fd()).on("mount root file system", places.rootfs)?;
@@ -55,6 +63,9 @@ pub(crate) fn enter(spec: &Spec, places: &Surroundings<'_>) -> Result<Option<Ter
         devices::populate(&root, devices, places.user_namespace)?;
     }
     pivot(&root)?;
+    if let Some(process) = spec.process() {
+        std::fs::create_dir_all(process.cwd()).on("make process.cwd", process.cwd())?;
+    }
     // The descriptor of before the pivot is the same directory, now `/`.
     let terminal = places.terminal.map(Terminal::open).transpose()?;
     if let Some(terminal) = &terminal {
@@ -67,19 +78,52 @@ pub(crate) fn enter(spec: &Spec, places: &Surroundings<'_>) -> Result<Option<Ter
 
 /// Makes `root` the root of this process and lets go of the old one.
 fn pivot(root: &Root) -> Result<(), SetupError> {
+    let old = Root::open(Path::new("/")).step("open", "old root")?;
     rustix::process::fchdir(root).step("enter", "new root")?;
     // Both arguments the same: the old root ends up on top of the new one, where it can be detached (pivot_root(2)).
     rustix::process::pivot_root(".", ".").step("pivot to", "new root")?;
+    rustix::process::fchdir(&old).step("enter", "old root")?;
+    // Where the spec shares mounts with the guest, detaching would be shared too.
+    let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    mount_change(".", slave).step("make slave", "old root")?;
     unmount(".", UnmountFlags::DETACH).step("detach", "old root")?;
     rustix::process::chdir("/").step("enter", "/")
 }
 
+/// Keeps what is mounted from here on from appearing in the guest, unless the spec shares it. The mount that holds the
+/// root must be private: the root would be its slave, and couldn't be pivoted to if it were shared.
+fn prepare_propagation(spec: &Spec, rootfs: &Path) -> Result<(), SetupError> {
+    let slave = (libc::MS_SLAVE, true);
+    let (kind, recursive) = root_propagation(spec)?.unwrap_or(slave);
+    let flags = MountPropagationFlags::from_bits_retain(u32::try_from(kind).unwrap_or_default());
+    let depth = if recursive { MountPropagationFlags::REC } else { MountPropagationFlags::empty() };
+    mount_change("/", flags | depth).step("set propagation of", "/")?;
+    for path in rootfs.ancestors() {
+        match mount_change(path, MountPropagationFlags::PRIVATE) {
+            // Nothing is mounted on it.
+            Err(Errno::INVAL) => {}
+            result => return result.on("make private", path),
+        }
+    }
+    Ok(())
+}
+
+/// Propagation type of the root and whether for all below, if the spec names one.
+fn root_propagation(spec: &Spec) -> Result<Option<(c_ulong, bool)>, SetupError> {
+    let word = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()).unwrap_or_default();
+    if word.is_empty() {
+        return Ok(None);
+    }
+    match MountOptions::parse(&[word.to_owned()]).propagations.first() {
+        Some(propagation) => Ok(Some(*propagation)),
+        None => Err(SetupError::spec("linux.rootfsPropagation", format_args!("{word:?} is no propagation type"))),
+    }
+}
+
 fn restrict(spec: &Spec, root: &Root) -> Result<(), SetupError> {
     let linux = spec.linux().as_ref();
-    if let Some(propagation) =
-        linux.and_then(|linux| linux.rootfs_propagation().as_deref()).filter(|word| !word.is_empty())
-    {
-        let (kind, recursive) = propagation_flags(propagation)?;
+    // Private it is already.
+    if let Some((kind, recursive)) = root_propagation(spec)?.filter(|(kind, _)| *kind != libc::MS_PRIVATE) {
         let attributes = MountAttributes { propagation: kind, ..Default::default() };
         set_mount_attributes(root.as_fd(), attributes, recursive).step("set propagation of", "/")?;
     }
@@ -95,36 +139,26 @@ fn restrict(spec: &Spec, root: &Root) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn propagation_flags(word: &str) -> Result<(u64, bool), SetupError> {
-    super::options::MountOptions::parse(&[word.to_owned()])
-        .propagation
-        .ok_or_else(|| SetupError::spec("linux.rootfsPropagation", format_args!("{word:?} is no propagation type")))
-}
-
+/// Makes `path` read-only, but not what is mounted below.
 fn make_read_only(root: &Root, path: &Path) -> Result<(), SetupError> {
     let point = match root.find(path, OFlags::PATH) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        result => result.on("open", path)?,
+        result => result.on("make read-only", path)?,
     };
-    let tree = copy_tree(path, true).on("open", path)?;
-    set_mount_attributes(tree.as_fd(), READ_ONLY, true).on("make read-only", path)?;
+    let tree = copy_tree(path, true).on("make read-only", path)?;
+    set_mount_attributes(tree.as_fd(), READ_ONLY, false).on("make read-only", path)?;
     attach(tree.as_fd(), point.as_fd()).on("make read-only", path)
 }
 
 /// Hides what is at `path`: a file behind `/dev/null`, a directory behind an empty read-only one.
 fn mask(root: &Root, path: &Path) -> Result<(), SetupError> {
     let point = match root.find(path, OFlags::PATH) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => return Ok(()),
-        result => result.on("open", path)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        result => result.on("mask", path)?,
     };
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(&point).on("stat", path)?.st_mode);
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&point).on("mask", path)?.st_mode);
     let cover = if kind == FileType::Directory {
-        new_filesystem(
-            "tmpfs",
-            Some(Path::new("tmpfs")),
-            &[("size".to_owned(), Some("0k".to_owned()))],
-            libc::MOUNT_ATTR_RDONLY,
-        )
+        new_filesystem("tmpfs", Some(Path::new("tmpfs")), &[("ro".to_owned(), None)], libc::MOUNT_ATTR_RDONLY)
     } else {
         copy_tree(Path::new("/dev/null"), false)
     };

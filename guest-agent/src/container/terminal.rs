@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use oci_spec::runtime::Process;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
@@ -23,6 +24,17 @@ pub(crate) struct TerminalSize {
 }
 
 impl TerminalSize {
+    /// The size in a spec's process, which the one that the host knows goes before.
+    pub(crate) fn or_of(self, process: &Process) -> Self {
+        let characters = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
+        match process.console_size() {
+            Some(size) if self == Self::default() && size.width() != 0 && size.height() != 0 => {
+                Self { columns: characters(size.width()), rows: characters(size.height()) }
+            }
+            _ => self,
+        }
+    }
+
     /// Gives the terminal this size, unless it is the default.
     pub(crate) fn apply(self, terminal: impl AsFd) -> std::io::Result<()> {
         if self == Self::default() {

@@ -8,8 +8,11 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// System calls of the x32 ABI carry this bit; guest kernels don't have that ABI.
+/// System calls of the x32 ABI carry this bit.
 const X32_BIT: u32 = 0x4000_0000;
+
+/// "There is no such system call."
+const NOT_IMPLEMENTED: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
 /// The program: by architecture, then by a binary search for the number, then by conditions.
 pub(super) fn program(tables: &[Table]) -> Vec<FilterInstruction> {
@@ -21,15 +24,17 @@ pub(super) fn program(tables: &[Table]) -> Vec<FilterInstruction> {
         program.push(jump(body.len()));
         program.extend(body);
     }
-    program.push(give(libc::SECCOMP_RET_KILL_PROCESS));
+    program.push(give(libc::SECCOMP_RET_KILL_THREAD));
     program
 }
 
 fn body(table: &Table) -> Vec<FilterInstruction> {
     let mut body = vec![load(NUMBER)];
-    if cfg!(target_arch = "x86_64") {
+    if cfg!(target_arch = "x86_64") && table.has_x32 {
+        body.push(and(!X32_BIT));
+    } else if cfg!(target_arch = "x86_64") {
         body.push(jump_if(libc::BPF_JGE, X32_BIT, 0, 1));
-        body.push(give(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32));
+        body.push(give(libc::SECCOMP_RET_KILL_THREAD));
     }
     body.extend(search(&ranges(table)));
     body
@@ -44,23 +49,24 @@ struct Range<'a> {
 
 impl Range<'_> {
     fn instructions(&self) -> Vec<FilterInstruction> {
-        let Some(rules) = self.rules else { return vec![give(self.default)] };
+        if let Some(fate) = self.fate() {
+            return vec![give(fate)];
+        }
         let mut instructions = Vec::new();
-        for (conditions, action) in &rules.conditional {
+        for (conditions, action) in self.rules.iter().flat_map(|rules| &rules.conditional) {
             instructions.extend(rule(conditions, *action));
         }
-        instructions.push(give(rules.otherwise.unwrap_or(self.default)));
+        instructions.push(give(self.default));
         instructions
     }
 
-    /// Whether one decision serves both.
-    fn same_fate(&self, other: &Range<'_>) -> bool {
-        let fate = |range: &Range<'_>| match range.rules {
-            None => Some(range.default),
-            Some(rules) if rules.conditional.is_empty() => Some(rules.otherwise.unwrap_or(range.default)),
-            Some(_) => None,
-        };
-        fate(self).is_some() && fate(self) == fate(other)
+    /// The one decision for all of them, if no argument matters.
+    fn fate(&self) -> Option<u32> {
+        match self.rules {
+            None => Some(self.default),
+            Some(rules) if rules.conditional.is_empty() => Some(rules.always.unwrap_or(self.default)),
+            Some(rules) => rules.always,
+        }
     }
 }
 
@@ -76,9 +82,12 @@ fn ranges<'a>(table: &'a Table) -> Vec<Range<'a>> {
         push(Range { start: *number, rules: Some(rules), default: table.default });
         push(Range { start: number.saturating_add(1), rules: None, default: table.default });
     }
+    if let Some(start) = table.unknown {
+        push(Range { start, rules: None, default: NOT_IMPLEMENTED });
+    }
     let mut merged: Vec<Range<'_>> = Vec::new();
     for range in ranges {
-        if merged.last().is_none_or(|last| !last.same_fate(&range)) {
+        if merged.last().is_none_or(|last| last.fate().is_none() || last.fate() != range.fate()) {
             merged.push(range);
         }
     }

@@ -18,13 +18,18 @@ pub(super) struct Table {
     pub(super) rules: BTreeMap<u32, Rules>,
     /// The action (`SECCOMP_RET_*` with data) of calls without a rule.
     pub(super) default: u32,
+    /// The first of the calls that the profile is too old to know: they fail as if the kernel didn't have them, so that
+    /// programs take an older way.
+    pub(super) unknown: Option<u32>,
+    /// Whether calls of the x32 ABI meet the same as the native ones; else they are killed.
+    pub(super) has_x32: bool,
 }
 
-/// The rules of one system call: the first whose conditions all hold decides, else `otherwise`.
+/// The rules of one system call. `always` decides alone; else the first whose conditions all hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Rules {
     pub(super) conditional: Vec<(Vec<Condition>, u32)>,
-    pub(super) otherwise: Option<u32>,
+    pub(super) always: Option<u32>,
 }
 
 /// A comparison of one argument.
@@ -74,23 +79,29 @@ pub(super) fn tables(profile: &LinuxSeccomp) -> Result<Vec<Table>, SetupError> {
 fn table(profile: &LinuxSeccomp, architecture: &Architecture) -> Result<Table, SetupError> {
     let default = action("linux.seccomp.defaultAction", profile.default_action(), profile.default_errno_ret())?;
     let mut rules = BTreeMap::<u32, Rules>::new();
+    let mut last = None;
     for (index, entry) in profile.syscalls().iter().flatten().enumerate() {
         let field = format!("linux.seccomp.syscalls[{index}]");
         let action = action(&format!("{field}.action"), entry.action(), entry.errno_ret())?;
-        if action == default {
-            continue;
-        }
         let alternatives = alternatives(&field, entry)?;
         // Names this architecture doesn't have are passed over: profiles list those of all architectures.
         for number in entry.names().iter().filter_map(|name| (architecture.number)(name)) {
+            last = last.max(Some(number));
+            if action == default {
+                continue;
+            }
             let rules = rules.entry(number).or_default();
             if alternatives.is_empty() {
-                rules.otherwise.get_or_insert(action);
+                rules.always.get_or_insert(action);
             }
             rules.conditional.extend(alternatives.iter().map(|conditions| (conditions.clone(), action)));
         }
     }
-    Ok(Table { architecture: architecture.audit, rules, default })
+    use LinuxSeccompAction::{ScmpActAllow, ScmpActLog, ScmpActTrace};
+    let is_lenient = matches!(profile.default_action(), ScmpActAllow | ScmpActLog | ScmpActTrace);
+    let unknown = last.filter(|_| !is_lenient).map(|last| last.saturating_add(1));
+    let has_x32 = profile.architectures().iter().flatten().any(|arch| *arch == Arch::ScmpArchX32);
+    Ok(Table { architecture: architecture.audit, rules, default, unknown, has_x32 })
 }
 
 /// The condition sets of an entry, any of which is enough. Arguments are alternatives when one is named twice: a single

@@ -58,8 +58,8 @@ fn allows_what_is_named_and_refuses_the_rest() {
     assert_eq!(call(&filter, "write", [0; 6]), ALLOW);
     assert_eq!(call(&filter, "open", [0; 6]), errno(libc::EPERM));
     assert_eq!(call(&filter, "clone3", [0; 6]), errno(libc::ENOSYS));
-    assert_eq!(run(&filter, X86_64, X32 | 1, [0; 6]), errno(libc::ENOSYS));
-    assert_eq!(run(&filter, X86, 3, [0; 6]), libc::SECCOMP_RET_KILL_PROCESS);
+    assert_eq!(run(&filter, X86_64, X32 | 1, [0; 6]), libc::SECCOMP_RET_KILL_THREAD);
+    assert_eq!(run(&filter, X86, 3, [0; 6]), libc::SECCOMP_RET_KILL_THREAD);
 }
 
 const X32: u32 = 0x4000_0000;
@@ -74,6 +74,33 @@ fn numbers_of_the_32_bit_architecture_are_its_own() {
     assert_eq!(run(&filter, X86, 1, [0; 6]), ALLOW);
     assert_eq!(run(&filter, X86_64, 1, [0; 6]), errno(99));
     assert_eq!(run(&filter, X86_64, 60, [0; 6]), ALLOW);
+    assert_eq!(run(&filter, X86_64, X32 | 60, [0; 6]), ALLOW);
+    assert_eq!(run(&filter, X86_64, X32 | 1, [0; 6]), errno(99));
+}
+
+#[test]
+fn calls_newer_than_the_profile_are_not_implemented() {
+    let last = syscalls::x86_64::Sysno::clone3.id() as u32;
+    for (action, names, expected) in [
+        ("SCMP_ACT_ERRNO", json!(["clone3"]), errno(libc::ENOSYS)),
+        ("SCMP_ACT_KILL", json!(["clone3"]), errno(libc::ENOSYS)),
+        ("SCMP_ACT_ALLOW", json!(["clone3"]), ALLOW),
+        ("SCMP_ACT_ERRNO", json!([]), errno(libc::EPERM)),
+    ] {
+        let profile = json!({"defaultAction": action, "syscalls": [{"names": names, "action": "SCMP_ACT_ALLOW"}]});
+        assert_eq!(run(&compile(profile), X86_64, last + 1, [0; 6]), expected, "{action} {names}");
+    }
+}
+
+#[test]
+fn a_rule_without_conditions_decides_alone() {
+    let conditional = json!({"names": ["dup"], "action": "SCMP_ACT_ERRNO", "errnoRet": 100,
+        "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}]});
+    let rule = json!({"names": ["dup"], "action": "SCMP_ACT_ERRNO", "errnoRet": 101});
+    for syscalls in [json!([conditional, rule]), json!([rule, conditional])] {
+        let filter = compile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": syscalls}));
+        assert_eq!(call(&filter, "dup", [1, 0, 0, 0, 0, 0]), errno(101));
+    }
 }
 
 #[test]

@@ -60,10 +60,11 @@ pub(crate) fn clone_sibling(request: &CloneRequest<'_>) -> io::Result<Child> {
     }
 }
 
-/// Gives this process a cgroup namespace of its own, with the cgroup it is in as the root.
-pub(crate) fn unshare_cgroup_namespace() -> io::Result<()> {
-    // SAFETY: only sharing of descriptor tables between threads can go wrong; CLONE_NEWCGROUP touches none.
-    match unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } {
+/// Makes the namespaces of these `CLONE_NEW*` kinds: of a cgroup, with the cgroup it is in as the root, or of time, which
+/// this process doesn't enter by that.
+pub(crate) fn unshare(kinds: libc::c_int) -> io::Result<()> {
+    // SAFETY: only sharing of descriptor tables between threads can go wrong; CLONE_NEW* flags touch none.
+    match unsafe { libc::unshare(kinds) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

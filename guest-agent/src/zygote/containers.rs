@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use oci_spec::runtime::LinuxIdMapping;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces};
+use rustix::process::Pid;
+use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::message::{CreateOrder, JoinOrder, Reply};
 use crate::cgroup::Cgroup;
 use crate::container::{
-    ContainerPlan, Endowment, ProcessPlan, Residence, SetupError, Step, Surroundings, run_first, run_further,
+    ContainerPlan, Endowment, OwnNamespaces, ProcessPlan, Residence, SetupError, Step, Surroundings, limit, run_first,
+    run_further,
 };
 use crate::refusal::{Kind, Refusal};
 use crate::sys::{Child, CloneRequest, clone_sibling};
@@ -21,8 +23,7 @@ use crate::sys::{Child, CloneRequest, clone_sibling};
 /// Every container that has not been forgotten.
 pub(crate) struct Containers {
     cgroup_root: PathBuf,
-    /// The zygote's own namespace of process ids, to come back to.
-    own_pids: File,
+    own_namespaces: OwnNamespaces,
     known: BTreeMap<String, Known>,
 }
 
@@ -37,7 +38,7 @@ struct Known {
 
 impl Containers {
     pub(crate) fn new(cgroup_root: PathBuf) -> io::Result<Self> {
-        Ok(Self { cgroup_root, own_pids: File::open("/proc/self/ns/pid")?, known: BTreeMap::new() })
+        Ok(Self { cgroup_root, own_namespaces: OwnNamespaces::open()?, known: BTreeMap::new() })
     }
 
     pub(crate) fn forget(&mut self, container: &str) {
@@ -45,11 +46,13 @@ impl Containers {
     }
 
     /// Makes a container and its first process.
-    pub(crate) fn create(&mut self, order: CreateOrder, spec: &[u8], gifts: Vec<OwnedFd>) -> Reply {
+    pub(crate) fn create(&mut self, mut order: CreateOrder, spec: &[u8], gifts: Vec<OwnedFd>) -> Reply {
         let plan = ContainerPlan::parse(spec)?;
+        order.terminal = order.terminal.map(|size| size.or_of(&plan.process.process));
         let endowment = endow(gifts, order.terminal)?;
         let cgroup = Cgroup::of(&self.cgroup_root, &order.container);
         make_cgroup(&cgroup, &plan)?;
+        plan.devices.attach(cgroup.path())?;
         match self.bear_first(&order, &plan, &endowment, &cgroup) {
             Ok((pid, leader)) => {
                 let namespaces = plan.namespaces.separate();
@@ -70,14 +73,20 @@ impl Containers {
             return Err(Refusal::new(Kind::NotFound, format!("container {:?} doesn't exist", order.container)));
         };
         let plan = ProcessPlan::parse_further(process, &known.first)?;
-        let endowment = endow(gifts, order.terminal)?;
+        let endowment = endow(gifts, order.terminal.map(|size| size.or_of(&plan.process)))?;
         let cgroup = Cgroup::of(&self.cgroup_root, &order.container);
         let directory = File::open(cgroup.path()).on("open cgroup", cgroup.path())?;
         let residence = Residence { leader: known.leader.as_fd(), namespaces: known.namespaces };
         let request = CloneRequest { namespaces: 0, cgroup: directory.as_fd() };
-        let separate = known.namespaces & libc::CLONE_NEWPID as u64 != 0;
-        let pids = if separate { PidNamespace::Of(residence.leader) } else { PidNamespace::Same };
-        match self.bear(&pids, &request)? {
+        let process_ids = known.namespaces & libc::CLONE_NEWPID as u64;
+        // Only children are moved by joining such a namespace: the zygote joins it for the moment of the birth.
+        let enter = || match process_ids {
+            0 => Ok(()),
+            _ => move_into_thread_name_spaces(residence.leader, ThreadNameSpaceType::PROCESS_ID)
+                .step("join", "the container's process ids"),
+        };
+        let clone = || clone_sibling(&request).step("make", "process");
+        match self.own_namespaces.make_away(process_ids, enter, clone)? {
             Child::Born { pid, .. } => Ok(pid),
             Child::Myself => run_further(&plan, &residence, &endowment),
         }
@@ -94,8 +103,10 @@ impl Containers {
         let user_namespace = plan.namespaces.creates(libc::CLONE_NEWUSER);
         let (mapped, mapping) = pipe_with(PipeFlags::CLOEXEC).step("make", "pipe")?;
         let request = CloneRequest { namespaces: plan.namespaces.clone_flags(), cgroup: directory.as_fd() };
-        let pids = plan.namespaces.joined_pid().map_or(PidNamespace::Same, |path| PidNamespace::At(path));
-        let Child::Born { pid, handle } = self.bear(&pids, &request)? else {
+        let clone = || clone_sibling(&request).step("make", "process");
+        let namespaces = &plan.namespaces;
+        let born = self.own_namespaces.make_away(namespaces.joined(), || namespaces.join(), clone)?;
+        let Child::Born { pid, handle } = born else {
             drop(mapping);
             let surroundings = Surroundings {
                 rootfs: &order.rootfs,
@@ -110,39 +121,11 @@ impl Containers {
         };
         if user_namespace {
             map_ids(pid, plan)?;
+            limit(Pid::from_raw(pid), &plan.process)?;
         }
         drop(mapping);
         Ok((pid, handle))
     }
-
-    /// Makes a process whose process id is counted in `pids`. Only children are moved by joining such a namespace, so
-    /// the zygote joins it for the moment of the birth.
-    fn bear(&self, pids: &PidNamespace<'_>, request: &CloneRequest<'_>) -> Result<Child, SetupError> {
-        match pids {
-            PidNamespace::Same => return clone_sibling(request).step("make", "process"),
-            PidNamespace::At(path) => {
-                let handle = File::open(path).on("open namespace", path)?;
-                move_into_link_name_space(handle.as_fd(), Some(LinkNameSpaceType::ProcessID))
-                    .on("join namespace", path)?;
-            }
-            PidNamespace::Of(leader) => move_into_thread_name_spaces(*leader, ThreadNameSpaceType::PROCESS_ID)
-                .step("join", "the container's process ids")?,
-        }
-        let born = clone_sibling(request);
-        // The child lives where it was born; going back is for the zygote.
-        if !matches!(born, Ok(Child::Myself)) {
-            move_into_link_name_space(self.own_pids.as_fd(), Some(LinkNameSpaceType::ProcessID))
-                .step("return to", "the agent's process ids")?;
-        }
-        born.step("make", "process")
-    }
-}
-
-/// Which namespace of process ids new processes go into.
-enum PidNamespace<'a> {
-    Same,
-    At(&'a Path),
-    Of(BorrowedFd<'a>),
 }
 
 fn endow(gifts: Vec<OwnedFd>, terminal: Option<crate::container::TerminalSize>) -> Result<Endowment, Refusal> {
@@ -170,14 +153,13 @@ fn make_cgroup(cgroup: &Cgroup, plan: &ContainerPlan) -> Result<(), SetupError> 
 /// Maps the ids of a new user namespace, which its first process can't do itself.
 fn map_ids(pid: i32, plan: &ContainerPlan) -> Result<(), SetupError> {
     let linux = plan.linux();
-    for (file, mappings) in [
-        ("uid_map", linux.and_then(|linux| linux.uid_mappings().as_deref())),
-        ("gid_map", linux.and_then(|linux| linux.gid_mappings().as_deref())),
+    for (file, field, mappings) in [
+        ("uid_map", "linux.uidMappings", linux.and_then(|linux| linux.uid_mappings().as_deref())),
+        ("gid_map", "linux.gidMappings", linux.and_then(|linux| linux.gid_mappings().as_deref())),
     ] {
         let line = |map: &LinuxIdMapping| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size());
         let text: String = mappings.unwrap_or_default().iter().map(line).collect();
-        let path = PathBuf::from(format!("/proc/{pid}/{file}"));
-        std::fs::write(&path, text).on("write", &path)?;
+        std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|error| SetupError::spec(field, error))?;
     }
     Ok(())
 }

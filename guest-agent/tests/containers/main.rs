@@ -24,7 +24,8 @@ macro_rules! cases {
 }
 
 mod cases;
-mod oracle;
+mod corpus;
+mod ground;
 mod resources;
 mod trial;
 
@@ -40,12 +41,13 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("containers: skipped, {obstacle}");
         return Ok(ExitCode::SUCCESS);
     }
+    ground::enter()?;
     let filter = arguments.iter().find(|argument| !argument.starts_with('-')).cloned().unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(run(&filter)))
+    runtime.block_on(run(&filter))
 }
 
-async fn run(filter: &str) -> ExitCode {
+async fn run(filter: &str) -> anyhow::Result<ExitCode> {
     let (mut passed, mut failed) = (0, 0);
     let cases = cases::all().into_iter().chain(resources::all());
     for (name, case) in cases.filter(|(name, _)| name.contains(filter)) {
@@ -69,6 +71,8 @@ async fn run(filter: &str) -> ExitCode {
             }
         }
     }
+    let (corpus_passed, corpus_failed) = corpus::run(filter).await?;
+    (passed, failed) = (passed + corpus_passed, failed + corpus_failed);
     println!("containers: {passed} passed, {failed} failed");
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
+use crate::ground::CGROUPS;
+
 /// First argument of the process that is the agent.
 pub(crate) const AGENT: &str = "--agent";
 
@@ -30,10 +32,9 @@ const PROGRAMS: [&str; 18] = [
 /// Why this machine can't run containers, if it can't.
 pub(crate) fn obstacle() -> Option<&'static str> {
     let root = rustix::process::geteuid().is_root();
-    match (root, cgroup_mount(), Path::new(BUSYBOX).exists()) {
-        (false, ..) => Some("it needs root"),
-        (_, None, _) => Some("it needs a cgroup v2 hierarchy"),
-        (_, _, false) => Some("it needs busybox-static"),
+    match (root, Path::new(BUSYBOX).exists()) {
+        (false, _) => Some("it needs root"),
+        (_, false) => Some("it needs busybox-static"),
         _ => None,
     }
 }
@@ -74,8 +75,11 @@ impl Trial {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         make_rootfs(&folder.path().join("rootfs"))?;
         let name = format!("agent-trial-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let cgroup = cgroup_mount().context("no cgroup v2")?.join(name);
+        let cgroup = Path::new(CGROUPS).join(name);
         fs::create_dir(&cgroup)?;
+        for parent in [Path::new(CGROUPS), &cgroup] {
+            enable_controllers(parent).with_context(|| format!("enable controllers in {}", parent.display()))?;
+        }
         let mut command = Command::new(std::env::current_exe()?);
         let process = command.arg(AGENT).arg(folder.path()).arg(&cgroup).kill_on_drop(true).spawn()?;
         let rpc = folder.path().join("rpc");
@@ -195,31 +199,62 @@ impl Trial {
     }
 
     pub(crate) async fn run_with(&self, id: &str, spec: &Value, files: Vec<File>) -> Result<Outcome> {
-        let (stdout, mut out) = self.stream().await?;
-        let (stderr, mut err) = self.stream().await?;
-        self.create(id, spec, Stdio { stdout, stderr, ..Default::default() }, files).await?;
-        if let Err(error) = self.start_process(id, "").await {
-            self.delete(id, "").await?;
-            return Err(error.into());
-        }
-        let (mut stdout, mut stderr) = (String::new(), String::new());
-        tokio::try_join!(out.read_to_string(&mut stdout), err.read_to_string(&mut stderr))?;
-        let code = self.wait(id, "").await?;
-        ensure!(self.delete(id, "").await?.code == code, "Delete and Wait disagree");
-        Ok(Outcome { code, stdout, stderr })
+        let streams = Streams::open(self, &spec["process"]).await?;
+        self.create(id, spec, streams.stdio.clone(), files).await?;
+        self.finish_process(id, "", streams).await
     }
 
     /// Runs a further process to its end and deletes it.
     pub(crate) async fn run_further(&self, id: &str, name: &str, process: &Value) -> Result<Outcome> {
-        let (stdout, mut out) = self.stream().await?;
-        let (stderr, mut err) = self.stream().await?;
-        self.create_further(id, name, process, Stdio { stdout, stderr, ..Default::default() }).await?;
-        self.start_process(id, name).await?;
+        let streams = Streams::open(self, process).await?;
+        self.create_further(id, name, process, streams.stdio.clone()).await?;
+        self.finish_process(id, name, streams).await
+    }
+
+    /// Starts a process, waits for its end and deletes it.
+    async fn finish_process(&self, id: &str, name: &str, mut streams: Streams) -> Result<Outcome> {
+        if let Err(error) = self.start_process(id, name).await {
+            self.delete(id, name).await?;
+            return Err(error.into());
+        }
+        if streams.stderr.is_some() {
+            drop(streams.stdin.take());
+        }
         let (mut stdout, mut stderr) = (String::new(), String::new());
-        tokio::try_join!(out.read_to_string(&mut stdout), err.read_to_string(&mut stderr))?;
+        let read_errors = async {
+            match &mut streams.stderr {
+                Some(stream) => stream.read_to_string(&mut stderr).await,
+                None => Ok(0),
+            }
+        };
+        tokio::try_join!(streams.stdout.read_to_string(&mut stdout), read_errors)?;
         let code = self.wait(id, name).await?;
-        self.delete(id, name).await?;
+        ensure!(self.delete(id, name).await?.code == code, "Delete and Wait disagree");
         Ok(Outcome { code, stdout, stderr })
+    }
+}
+
+/// A process's streams, from the host's side.
+struct Streams {
+    stdio: Stdio,
+    stdin: Option<UnixStream>,
+    stdout: UnixStream,
+    /// None with a terminal.
+    stderr: Option<UnixStream>,
+}
+
+impl Streams {
+    /// Opens those of a process as its spec describes it.
+    async fn open(trial: &Trial, process: &Value) -> Result<Self> {
+        let (stdin, input) = trial.stream().await?;
+        let (stdout, output) = trial.stream().await?;
+        let stdio = Stdio { stdin, stdout, ..Default::default() };
+        let stdin = Some(input);
+        if process["terminal"] == true {
+            return Ok(Self { stdio: Stdio { terminal: true, ..stdio }, stdin, stdout: output, stderr: None });
+        }
+        let (stderr, errors) = trial.stream().await?;
+        Ok(Self { stdio: Stdio { stderr, ..stdio }, stdin, stdout: output, stderr: Some(errors) })
     }
 }
 
@@ -287,11 +322,11 @@ fn named(id: &str, name: &str) -> ProcessRequest {
     ProcessRequest { container_id: id.to_owned(), exec_id: name.to_owned(), ..Default::default() }
 }
 
-fn cgroup_mount() -> Option<PathBuf> {
-    ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
-        .map(PathBuf::from)
-        .into_iter()
-        .find(|path| path.join("cgroup.controllers").exists())
+/// Lets the children of a cgroup use every controller.
+fn enable_controllers(cgroup: &Path) -> Result<()> {
+    let controllers = fs::read_to_string(cgroup.join("cgroup.controllers"))?;
+    let enabled: Vec<String> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+    Ok(fs::write(cgroup.join("cgroup.subtree_control"), enabled.join(" "))?)
 }
 
 fn make_rootfs(root: &Path) -> Result<()> {
