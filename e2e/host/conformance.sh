@@ -3,6 +3,7 @@
 # the directory that holds them:
 #   client.test   the suite
 #   registry/     manifests and blobs by digest; tags/ has a name for each image
+#   registries    the names of registries that it knows
 
 source "$(dirname "$0")/part.sh"
 source "$here/go-modules.sh"
@@ -19,6 +20,8 @@ echo "building containerd's client suite (about 2 minutes)" >&2
         >defaults/snapshotter.go
     # Renaming a lower layer's directory, which no overlay can, isn't asked of those that it knows for one.
     sed -i 's/case "overlayfs", /&"supermachine", /' core/snapshots/testsuite/issues.go
+    grep -ohE '"[a-z0-9-]+(\.[a-z0-9-]+)+/' integration/images/image_list.go integration/client/*_test.go |
+        tr -d '"/' | sort -u >"$work/registries"
     go test -c -trimpath -ldflags '-s -w' -tags "$containerd_tags" -o "$work/client.test" ./integration/client
 )
 rm -rf "$work/src"

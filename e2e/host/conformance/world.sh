@@ -6,7 +6,7 @@
 # In that world, names of registries lead to our own.
 set -eu
 
-registries=(ghcr.io registry.k8s.io)
+mapfile -t registries </job/conformance/registries
 
 if [ "$1" != --inside ]; then
     exec unshare --mount --pid --net --fork --kill-child --mount-proc "$0" --inside "$@"

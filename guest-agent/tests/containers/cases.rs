@@ -132,7 +132,7 @@ cases! {
             ("/linux/namespaces", json!([{"type": "pid"}]), "mount namespace"),
             ("/linux/namespaces/0", json!({"type": "network", "path": "/no/such"}), "/no/such"),
             ("/mounts/0/options", json!(["idmap"]), "mounts[0].options"),
-            ("/linux/maskedPaths", json!("x"), "spec"),
+            ("/linux/maskedPaths", json!("x"), "linux.maskedPaths"),
             ("/mounts/7", json!({"destination": "/x", "type": "bind", "source": "/no/such", "options": ["bind"]}), "mounts[7].source"),
         ];
         for (pointer, value, message) in refused {
