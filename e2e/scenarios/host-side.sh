@@ -9,6 +9,8 @@ end() {
 ctr_run --detach --null-io $busybox "$NAME" sleep 1000
 vmm=$(vmm_pid "$NAME")
 assert_eq "/default/$NAME" "$(cgroup "$vmm")" cgroup
+# The guest's 256 MiB, page tables for them, and 64 MiB for the VMM.
+assert_eq $(((256 + 1 + 64) << 20)) "$(cat "/sys/fs/cgroup/default/$NAME/memory.max")" 'bound of memory'
 [ "$(network "$vmm")" != "$(network self)" ] || fail "the VMM has the host's network"
 end "$NAME"
 [ ! -e "/sys/fs/cgroup/default/$NAME" ] || fail 'the cgroup is left'

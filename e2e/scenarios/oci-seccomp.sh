@@ -1,5 +1,7 @@
 # System calls meet the same under nerdctl's own filter and under one that is given as
 # under runc: success, the same error, the same signal.
+#
+# Left out: whether a core was dumped, which the kernel's core_pattern decides.
 # limit: 300
 cat >profile.json <<'PROFILE'
 {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"], "syscalls": [
@@ -16,8 +18,8 @@ try unshare -m true; try mount -t tmpfs none /mnt; try umount /proc; try chroot 
 try swapoff /none; try pivot_root / /mnt; try nsenter -t 1 -u true; try setarch linux32 true'
 for options in '' '--security-opt no-new-privileges' "--security-opt seccomp=$PWD/profile.json" '--cap-add SYS_ADMIN'; do
     # shellcheck disable=SC2086 # options are words
-    nerdctl run --rm --net none $options $busybox sh -c "$look" >theirs
+    nerdctl run --rm --net none $options $busybox sh -c "$look" | sed 's/ (core dumped)//' >theirs
     # shellcheck disable=SC2086
-    nerdctl_run --rm $options $busybox sh -c "$look" >ours
+    nerdctl_run --rm $options $busybox sh -c "$look" | sed 's/ (core dumped)//' >ours
     diff theirs ours || fail "what system calls meet differs (< runc, > ours) with: $options"
 done

@@ -70,7 +70,7 @@ fn mount_all() -> Result<(), BootError> {
         ("tmpfs", "", MountFlags::empty(), "mode=755,size=16m"),
         ("proc", "proc", safe, ""),
         ("sysfs", "sys", safe, ""),
-        ("cgroup2", "sys/fs/cgroup", safe, ""),
+        ("cgroup2", "sys/fs/cgroup", safe, "nsdelegate,memory_recursiveprot"),
         ("devtmpfs", "dev", tidy | MountFlags::NOEXEC, "mode=755"),
         ("devpts", "dev/pts", tidy | MountFlags::NOEXEC, "mode=620,ptmxmode=666"),
         ("tmpfs", "run", tidy | MountFlags::NODEV, "mode=755"),

@@ -4,7 +4,7 @@
 //! of the host: its share of processors and disks, and which of them.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,11 @@ use thiserror::Error;
 const ROOT: &str = "/sys/fs/cgroup";
 /// What hosts account for. Enabled on the way to a new cgroup, as runc does.
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+
+/// What a VMM needs beside its guest's memory, and room: `docs/performance.md` has what was measured.
+const VMM_OVERHEAD_BYTES: u64 = 64 << 20;
+/// Page tables of 8 bytes for each 4 KiB, the VMM's and KVM's: at most this part of the memory.
+const PAGE_TABLE_SHARE: u64 = 256;
 
 /// How long killed processes may take to be gone.
 const EMPTY_WITHIN: Duration = Duration::from_secs(1);
@@ -94,6 +99,15 @@ impl HostCgroup {
             }
         }
         Ok(())
+    }
+
+    /// Bounds what a VMM whose guest has `ram_bytes` of memory holds. A host that doesn't count memory bounds nothing.
+    pub(crate) fn bound_memory(&self, ram_bytes: u64) -> io::Result<()> {
+        let bound = ram_bytes.saturating_add(VMM_OVERHEAD_BYTES).saturating_add(ram_bytes / PAGE_TABLE_SHARE);
+        match fs::OpenOptions::new().write(true).open(self.path.join("memory.max")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            opened => opened?.write_all(bound.to_string().as_bytes()),
+        }
     }
 
     /// Removes it, but not those above it. One that is gone is as good. A VMM that is still in it has been told to end
@@ -196,6 +210,20 @@ mod tests {
         drop(limit(Some(&cgroup), &pinned).unwrap());
         let read = |file| fs::read_to_string(cgroup.path().join(file)).unwrap();
         assert_eq!((read("cpu.weight"), read("cpuset.cpus")), ("1".to_owned(), "0".to_owned()));
+    }
+
+    #[test]
+    fn memory_is_bounded_where_it_is_counted() {
+        let root = root();
+        let cgroup = HostCgroup::below(root.path(), "/default/c1").unwrap();
+        cgroup.create().unwrap();
+        cgroup.bound_memory(1 << 30).unwrap();
+        let file = cgroup.path().join("memory.max");
+        assert!(!file.exists());
+        fs::write(&file, "").unwrap();
+        cgroup.bound_memory(1 << 30).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), ((1024 + 64 + 4) << 20).to_string());
+        fs::remove_file(&file).unwrap();
     }
 
     #[test]

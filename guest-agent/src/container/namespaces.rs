@@ -81,8 +81,9 @@ impl Namespaces {
         self.created & !((libc::CLONE_NEWCGROUP | libc::CLONE_NEWTIME) as u64)
     }
 
-    /// Makes those two and moves this process into them.
+    /// Makes those two and moves this process into them, and into an existing cgroup namespace.
     pub(crate) fn unshare(&self) -> Result<(), SetupError> {
+        self.join_some(|flag| !self.is_joined_before(flag))?;
         if self.creates(libc::CLONE_NEWCGROUP) {
             sys::unshare(libc::CLONE_NEWCGROUP).step("make", "cgroup namespace")?;
         }
@@ -115,7 +116,17 @@ impl Namespaces {
     /// Moves this process into the existing namespaces; into the one for process ids only its children go. It must be in
     /// them before it gets a user namespace of its own, in which it may join no others.
     pub(crate) fn join(&self) -> Result<(), SetupError> {
-        for (flag, path) in &self.joined {
+        self.join_some(|flag| self.is_joined_before(flag))
+    }
+
+    /// Whether a namespace is joined before the container's first process is born. That into a cgroup isn't if it can be
+    /// helped: from there no child can be put into a cgroup outside (`nsdelegate` of cgroups(7)).
+    fn is_joined_before(&self, flag: u64) -> bool {
+        flag != libc::CLONE_NEWCGROUP as u64 || self.creates(libc::CLONE_NEWUSER)
+    }
+
+    fn join_some(&self, is_wanted: impl Fn(u64) -> bool) -> Result<(), SetupError> {
+        for (flag, path) in self.joined.iter().filter(|(flag, _)| is_wanted(*flag)) {
             let handle = File::open(path).on("open namespace", path)?;
             move_into_link_name_space(handle.as_fd(), link_type(*flag)).on("join namespace", path)?;
         }

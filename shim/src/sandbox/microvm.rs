@@ -42,7 +42,7 @@ impl Launcher for MicroVms {
         if let Some(path) = &launch.root.upper {
             clone_upper(&config.paths.upper_template(), path)?;
         }
-        let cgroup = launch.cgroup.map(MadeCgroup::make).transpose()?;
+        let cgroup = launch.cgroup.map(|cgroup| MadeCgroup::make(cgroup, machine.shape().memory_bytes)).transpose()?;
         drop(host_cgroup::limit(cgroup.as_ref().map(|cgroup| &cgroup.0), &launch.resources)?);
         let vm = Vm::start(
             &machine,
@@ -119,11 +119,12 @@ impl EnsureLayers for LayerDaemon {
 struct MadeCgroup(HostCgroup);
 
 impl MadeCgroup {
-    fn make(cgroup: HostCgroup) -> Result<Self, SandboxError> {
-        match cgroup.create() {
-            Ok(()) => Ok(Self(cgroup)),
-            Err(source) => Err(SandboxError::Cgroup { path: cgroup.path().to_owned(), source }),
-        }
+    fn make(cgroup: HostCgroup, ram_bytes: u64) -> Result<Self, SandboxError> {
+        let failed = |source| SandboxError::Cgroup { path: cgroup.path().to_owned(), source };
+        cgroup.create().map_err(failed)?;
+        let made = Self(cgroup.clone());
+        made.0.bound_memory(ram_bytes).map_err(failed)?;
+        Ok(made)
     }
 }
 
