@@ -184,7 +184,7 @@ fn bundle_code(error: &BundleError) -> Code {
         | BundleError::Missing { .. }
         | BundleError::NoRootfs { .. }
         | BundleError::NoSource { .. } => Code::INVALID_ARGUMENT,
-        BundleError::ForeignRootfs { .. } => Code::FAILED_PRECONDITION,
+        BundleError::ForeignRootfs { .. } | BundleError::Images { .. } => Code::FAILED_PRECONDITION,
         BundleError::Volume { .. } | BundleError::GuestHook { .. } | BundleError::HostNamespace { .. } => {
             Code::UNIMPLEMENTED
         }

@@ -23,16 +23,34 @@ pub struct Launch {
     pub id: String,
     /// Holds the VM's logs; made, and removed with everything in it when the VM is gone.
     pub state_dir: PathBuf,
-    /// Squashfs files, lowest layer first.
+    /// Squashfs or erofs images, lowest layer first.
     pub layers: Vec<PathBuf>,
     /// Ext4 image of the writable layer.
     pub upper: Option<PathBuf>,
+    /// Where the writable layer is within that.
+    pub upper_directories: UpperDirectories,
     /// Whose network the VMM has.
     pub network: Network,
     /// Directory of the cgroup (version 2) that the VMM is moved to.
     pub cgroup: Option<PathBuf>,
     /// The VM's host name.
     pub hostname: String,
+}
+
+/// Names of directories at the root of a writable layer's file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpperDirectories {
+    /// What is written goes there.
+    pub files: String,
+    /// For overlayfs.
+    pub work: String,
+}
+
+/// As the image's own template has them.
+impl Default for UpperDirectories {
+    fn default() -> Self {
+        Self { files: "fs".to_owned(), work: "work".to_owned() }
+    }
 }
 
 /// Whose network a VMM has. The guest has none of it unless it is connected.
@@ -89,6 +107,7 @@ pub enum LaunchError {
 pub(crate) struct Opened {
     layers: Vec<(File, u64)>,
     upper: Option<(File, u64)>,
+    upper_directories: UpperDirectories,
     network: OpenedNetwork,
 }
 
@@ -134,7 +153,8 @@ impl Opened {
                 source,
             })?),
         };
-        Ok(Self { layers: launch.layers.iter().map(layer).collect::<Result<_, _>>()?, upper, network })
+        let layers = launch.layers.iter().map(layer).collect::<Result<_, _>>()?;
+        Ok(Self { layers, upper, upper_directories: launch.upper_directories.clone(), network })
     }
 
     /// Has the VMM enter this network namespace.
@@ -175,6 +195,8 @@ impl Opened {
             layers: layers.collect(),
             writable: self.upper.is_some(),
             upper_bytes: self.upper.as_ref().map_or(0, |(_, length)| *length),
+            upper_directory: self.upper_directories.files.clone(),
+            work_directory: self.upper_directories.work.clone(),
             ..Default::default()
         }
     }

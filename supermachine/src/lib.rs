@@ -27,7 +27,7 @@ pub use baker::{BakeError, Baked, bake_base};
 pub use error::{ErrorKind, chain};
 pub use image::{Image, Lookup};
 pub use kvm::KvmError;
-pub use launch::{Launch, Network};
+pub use launch::{Launch, Network, UpperDirectories};
 pub use machine::{Machine, MachineError};
 pub use upper::{UpperError, clone_upper};
 pub use vm::{Mode, StartError, Started, Stream, StreamError, Timeline, Vm};

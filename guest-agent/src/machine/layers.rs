@@ -1,8 +1,9 @@
-//! Image layers: squashfs files one after the other on the layer disk.
+//! Image layers: file system images one after the other on the layer disk.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use agent_proto::Layer;
@@ -14,6 +15,17 @@ use crate::container::new_filesystem;
 use crate::sys::{MAX_PARTITIONS, add_partition};
 
 const DIRECTORY: &str = "/run/supermachine/layers";
+
+/// Where an erofs begins to tell that it is one, and by what (`Documentation/filesystems/erofs.rst`).
+const EROFS_OFFSET: u64 = 1024;
+const EROFS_MAGIC: u32 = 0xe0f5_e1e2;
+
+/// The kind of file system that begins at an offset of the disk: what isn't an erofs is taken for a squashfs.
+fn kind_of(device: &File, offset: u64) -> std::io::Result<&'static str> {
+    let mut magic = [0; 4];
+    device.read_exact_at(&mut magic, offset.saturating_add(EROFS_OFFSET))?;
+    Ok(if u32::from_le_bytes(magic) == EROFS_MAGIC { "erofs" } else { "squashfs" })
+}
 
 /// The layers that are mounted. They stay: another container of the same image finds them.
 #[derive(Debug, Default)]
@@ -50,8 +62,9 @@ impl Layers {
         let path = Path::new(DIRECTORY).join(number.to_string());
         // The mount's attribute isn't enough: the kernel opens the disk as the file system itself asks for.
         let read_only = [("ro".to_owned(), None)];
-        let layer = new_filesystem("squashfs", Some(&partition), &read_only, libc::MOUNT_ATTR_RDONLY);
-        let layer = layer.map_err(io("mount layer (is it a squashfs?)", &partition))?;
+        let kind = kind_of(device, extent.0).map_err(io("read layer", &partition))?;
+        let layer = new_filesystem(kind, Some(&partition), &read_only, libc::MOUNT_ATTR_RDONLY);
+        let layer = layer.map_err(io("mount layer (is it a squashfs or an erofs?)", &partition))?;
         mount_at(layer.as_fd(), &path)?;
         self.mounted.insert(extent, path.clone());
         Ok(path)

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use agent_proto::RootFilesystem;
 use rustix::mount::{UnmountFlags, unmount};
@@ -20,6 +20,8 @@ pub(crate) enum RootfsError {
     NoLayers,
     #[error("rootfs.layers[{index}]: {length} bytes at {offset} is no run of whole sectors")]
     BadExtent { index: usize, offset: u64, length: u64 },
+    #[error("rootfs.upper_directory, rootfs.work_directory: {name:?} is no plain name")]
+    BadDirectory { name: String },
     #[error("rootfs.layers: one machine can hold {} layers", crate::sys::MAX_PARTITIONS)]
     TooManyLayers,
     #[error("rootfs.writable: the machine's one upper disk is in use by another container")]
@@ -38,7 +40,9 @@ pub(crate) enum RootfsError {
 impl From<RootfsError> for Refusal {
     fn from(error: RootfsError) -> Self {
         let kind = match &error {
-            RootfsError::NoLayers | RootfsError::BadExtent { .. } => Kind::InvalidArgument,
+            RootfsError::NoLayers | RootfsError::BadExtent { .. } | RootfsError::BadDirectory { .. } => {
+                Kind::InvalidArgument
+            }
             RootfsError::TooManyLayers => Kind::ResourceExhausted,
             RootfsError::UpperInUse | RootfsError::Disk(DiskError::Missing { .. }) => Kind::FailedPrecondition,
             RootfsError::Disk(DiskError::TooSmall { .. }) => Kind::DeadlineExceeded,
@@ -64,7 +68,7 @@ pub(crate) async fn assemble(
     let mut data: Vec<(String, Option<String>)> = Vec::new();
     if wanted.writable {
         let top = lower.last().ok_or(RootfsError::NoLayers)?;
-        data.extend(mount_upper(container, wanted.upper_bytes, top).await?);
+        data.extend(mount_upper(container, wanted, top).await?);
     }
     let root = match lower.as_slice() {
         // Overlayfs wants two layers or a writable one.
@@ -100,20 +104,24 @@ pub(crate) fn dismantle(container: &str) -> Result<(), RootfsError> {
 }
 
 /// Mounts the upper disk and answers the options that put it on top of `lower`.
-async fn mount_upper(container: &str, bytes: u64, lower: &Path) -> Result<[(String, Option<String>); 2], RootfsError> {
+async fn mount_upper(
+    container: &str,
+    wanted: &RootFilesystem,
+    lower: &Path,
+) -> Result<[(String, Option<String>); 2], RootfsError> {
     let owner = Path::new(UPPER).with_extension("owner");
     if owner.exists() {
         return Err(RootfsError::UpperInUse);
     }
     let disk = Disk::find("upper")?;
-    disk.await_capacity(bytes.max(1)).await?;
+    disk.await_capacity(wanted.upper_bytes.max(1)).await?;
     // Without this, ext4 would fill in a sparse template's inode tables from a kernel thread.
     let data = [("noinit_itable".to_owned(), None)];
     let upper = new_filesystem("ext4", Some(&disk.path()), &data, 0)
         .map_err(io("mount upper disk (is it an ext4?)", disk.path()))?;
     mount_at(upper.as_fd(), Path::new(UPPER))?;
     std::fs::write(&owner, container).map_err(io("write", &owner))?;
-    let (files, work) = (Path::new(UPPER).join("fs"), Path::new(UPPER).join("work"));
+    let [files, work] = [&wanted.upper_directory, &wanted.work_directory].map(|name| Path::new(UPPER).join(name));
     if !files.exists() {
         make_like(lower, &files).map_err(io("make", &files))?;
     }
@@ -142,7 +150,16 @@ fn check(wanted: &RootFilesystem) -> Result<(), RootfsError> {
             return Err(RootfsError::BadExtent { index, offset, length });
         }
     }
+    let names = [&wanted.upper_directory, &wanted.work_directory];
+    if let Some(name) = names.into_iter().find(|name| wanted.writable && !is_plain(name)) {
+        return Err(RootfsError::BadDirectory { name: name.clone() });
+    }
     Ok(())
+}
+
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }
 
 /// Attaches a mount at `path`, which is made if it is missing.

@@ -7,8 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount;
+use supermachine::UpperDirectories;
 
-use super::BundleError;
+use super::{BundleError, images};
 
 /// Directory of all snapshots, below the snapshotter's root.
 const SNAPSHOTS: &str = "snapshots";
@@ -20,10 +21,12 @@ const UPPER_FILE: &str = "upper.ext4";
 /// The disks that make a root file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RootLayers {
-    /// Squashfs files, top layer last.
+    /// Squashfs or erofs images, top layer last.
     pub(crate) layers: Vec<PathBuf>,
     /// The writable layer's file, which may not exist yet; none for a read-only root.
     pub(crate) upper: Option<PathBuf>,
+    /// Where the writable layer is within that.
+    pub(crate) upper_directories: UpperDirectories,
 }
 
 /// Asks for layers that aren't converted yet.
@@ -33,26 +36,36 @@ pub(crate) trait EnsureLayers: Send + Sync {
     async fn ensure(&self, directories: &[PathBuf]) -> Result<Vec<PathBuf>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Finds the disks behind `mount`, a snapshot below `root`.
+/// Finds the disks behind `mounts`: images that are listed, or a snapshot below `root`.
 ///
 /// When every layer is there this is one `stat` each; otherwise `daemon` is asked. So it is for what the host has
 /// written into the snapshot (`nerdctl cp` into a container that doesn't run), which becomes one more layer, below what
 /// the container has written itself.
-pub(crate) async fn locate(root: &Path, mount: &Mount, daemon: &dyn EnsureLayers) -> Result<RootLayers, BundleError> {
+pub(crate) async fn locate(
+    root: &Path,
+    mounts: &[Mount],
+    daemon: &dyn EnsureLayers,
+) -> Result<RootLayers, BundleError> {
+    let [mount] = mounts else { return images::assemble(mounts) };
+    if images::is_image(mount) {
+        return images::assemble(mounts);
+    }
     let snapshot = Snapshot::parse(root, mount)
         .ok_or_else(|| BundleError::ForeignRootfs { mount: format!("({} of {})", mount.type_, describe(mount)) })?;
     let upper = snapshot.upper.as_ref().map(|directory| beside(directory, UPPER_FILE));
     let files: Vec<_> = snapshot.lower.iter().map(|directory| beside(directory, LAYER_FILE)).collect();
     let missing = files.iter().zip(&snapshot.lower).find(|(file, _)| !file.exists()).map(|(_, directory)| directory);
     let written = snapshot.upper.iter().find(|directory| holds_files(directory));
-    let Some(cause) = missing.or(written).cloned() else { return Ok(RootLayers { layers: files, upper }) };
+    let Some(cause) = missing.or(written).cloned() else {
+        return Ok(RootLayers { layers: files, upper, ..Default::default() });
+    };
     let mut directories = snapshot.lower;
     directories.extend(written.cloned());
     let answer = daemon.ensure(&directories).await;
     let mut layers = answer.map_err(|source| BundleError::Layer { path: cause, source })?;
     // The host may have removed again what it wrote.
     layers.retain(|layer| !layer.as_os_str().is_empty());
-    Ok(RootLayers { layers, upper })
+    Ok(RootLayers { layers, upper, ..Default::default() })
 }
 
 /// A directory that can't be read has none: then there is nothing to convert either.
@@ -160,7 +173,7 @@ mod tests {
             format!("upperdir={}", dirs[2]),
             format!("lowerdir={}:{}", dirs[1], dirs[0]),
         ];
-        let found = locate(root.path(), &mount("overlay", "overlay", &options), &NoDaemon).await.unwrap();
+        let found = locate(root.path(), &[mount("overlay", "overlay", &options)], &NoDaemon).await.unwrap();
         let file = |id: u32, name: &str| root.path().join(format!("snapshots/{id}/{name}"));
         assert_eq!(found.layers, [file(1, LAYER_FILE), file(2, LAYER_FILE)]);
         assert_eq!(found.upper, Some(file(3, UPPER_FILE)));
@@ -169,9 +182,9 @@ mod tests {
     #[tokio::test]
     async fn bind_is_a_single_layer_or_a_bare_upper() {
         let (root, dirs) = snapshots(&[7]);
-        let found = locate(root.path(), &mount("bind", &dirs[0], &["ro".into(), "rbind".into()]), &NoDaemon).await;
+        let found = locate(root.path(), &[mount("bind", &dirs[0], &["ro".into(), "rbind".into()])], &NoDaemon).await;
         assert_eq!(found.unwrap().layers, [root.path().join("snapshots/7/layer.squashfs")]);
-        let found = locate(root.path(), &mount("bind", &dirs[0], &["rw".into(), "rbind".into()]), &NoDaemon).await;
+        let found = locate(root.path(), &[mount("bind", &dirs[0], &["rw".into(), "rbind".into()])], &NoDaemon).await;
         assert_eq!(found.unwrap().upper, Some(root.path().join("snapshots/7/upper.ext4")));
     }
 
@@ -182,10 +195,10 @@ mod tests {
         let mount = mount("overlay", "overlay", &options);
         let files = |id: u32| root.path().join(format!("snapshots/{id}/fs.squashfs"));
         fs::write(root.path().join("snapshots/2/fs/copied"), "").unwrap();
-        let found = locate(root.path(), &mount, &EveryLayer).await.unwrap();
+        let found = locate(root.path(), std::slice::from_ref(&mount), &EveryLayer).await.unwrap();
         assert_eq!(found.layers, [files(1), files(2)]);
         assert_eq!(found.upper, Some(root.path().join("snapshots/2/upper.ext4")));
-        let error = locate(root.path(), &mount, &NoDaemon).await.unwrap_err();
+        let error = locate(root.path(), std::slice::from_ref(&mount), &NoDaemon).await.unwrap_err();
         assert!(matches!(error, BundleError::Layer { path, .. } if path == Path::new(&dirs[1])));
     }
 
@@ -193,7 +206,7 @@ mod tests {
     async fn missing_layer_is_asked_for_and_named() {
         let (root, dirs) = snapshots(&[1]);
         fs::remove_file(root.path().join("snapshots/1/layer.squashfs")).unwrap();
-        let error = locate(root.path(), &mount("bind", &dirs[0], &["ro".into()]), &NoDaemon).await.unwrap_err();
+        let error = locate(root.path(), &[mount("bind", &dirs[0], &["ro".into()])], &NoDaemon).await.unwrap_err();
         assert!(matches!(error, BundleError::Layer { path, .. } if path == Path::new(&dirs[0])));
     }
 
@@ -204,11 +217,10 @@ mod tests {
         for mount in [
             mount("overlay", "overlay", &[format!("lowerdir={foreign}")]),
             mount("bind", foreign, &["ro".into()]),
-            mount("erofs", "/layer.erofs", &[]),
             mount("bind", &format!("{}/snapshots/fs", root.path().display()), &["ro".into()]),
             mount("bind", &format!("{}/snapshots/1/work/fs", root.path().display()), &["ro".into()]),
         ] {
-            let error = locate(root.path(), &mount, &NoDaemon).await.unwrap_err();
+            let error = locate(root.path(), std::slice::from_ref(&mount), &NoDaemon).await.unwrap_err();
             assert!(error.to_string().contains("--snapshotter supermachine"), "{error}");
         }
     }

@@ -2,6 +2,7 @@
 //! of the root file system, hooks for the host, files to carry along.
 
 mod files;
+mod images;
 mod layers;
 mod load;
 mod mounts;
@@ -63,6 +64,16 @@ pub(crate) enum BundleError {
     ForeignRootfs {
         /// The mount as it was given.
         mount: String,
+    },
+    /// The root file system is to be made of images that a VM can't make it of.
+    #[error("root file system: mount {index} ({kind}): {problem}")]
+    Images {
+        /// Place in the list, from 0.
+        index: usize,
+        /// The mount's type.
+        kind: String,
+        /// What is wrong, and what to do.
+        problem: String,
     },
     /// The daemon could not provide a layer.
     #[error("get the layer of {path}")]

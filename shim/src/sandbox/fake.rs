@@ -287,8 +287,11 @@ pub(crate) struct FakeLauncher {
 
 #[async_trait::async_trait]
 impl Launcher for FakeLauncher {
-    async fn locate(&self, mount: &Mount) -> Result<RootLayers, BundleError> {
-        Ok(RootLayers { layers: vec![PathBuf::from(&mount.source)], upper: None })
+    async fn locate(&self, mounts: &[Mount]) -> Result<RootLayers, BundleError> {
+        Ok(RootLayers {
+            layers: mounts.iter().map(|mount| PathBuf::from(&mount.source)).collect(),
+            ..Default::default()
+        })
     }
 
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError> {

@@ -30,9 +30,9 @@ impl MicroVms {
 
 #[async_trait::async_trait]
 impl Launcher for MicroVms {
-    async fn locate(&self, mount: &Mount) -> Result<RootLayers, BundleError> {
+    async fn locate(&self, mounts: &[Mount]) -> Result<RootLayers, BundleError> {
         let daemon = LayerDaemon { socket: self.config.paths.daemon_socket.clone() };
-        locate_layers(&self.config.paths.snapshotter, mount, &daemon).await
+        locate_layers(&self.config.paths.snapshotter, mounts, &daemon).await
     }
 
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError> {
@@ -42,7 +42,11 @@ impl Launcher for MicroVms {
         if let Some(path) = &launch.root.upper {
             clone_upper(&config.paths.upper_template(), path)?;
         }
-        let cgroup = launch.cgroup.map(|cgroup| MadeCgroup::make(cgroup, machine.shape().memory_bytes)).transpose()?;
+        let cgroup = launch.cgroup.map(MadeCgroup::make).transpose()?;
+        if let Some(MadeCgroup(cgroup)) = &cgroup {
+            let bounded = cgroup.bound_memory(machine.shape().memory_bytes);
+            bounded.map_err(|source| SandboxError::Cgroup { path: cgroup.path().to_owned(), source })?;
+        }
         drop(host_cgroup::limit(cgroup.as_ref().map(|cgroup| &cgroup.0), &launch.resources)?);
         let vm = Vm::start(
             &machine,
@@ -52,6 +56,7 @@ impl Launcher for MicroVms {
                 hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
                 layers: launch.root.layers,
                 upper: launch.root.upper,
+                upper_directories: launch.root.upper_directories,
                 network: launch.network,
                 cgroup: cgroup.as_ref().map(|cgroup| cgroup.0.path().to_owned()),
                 id: launch.id,
@@ -119,12 +124,11 @@ impl EnsureLayers for LayerDaemon {
 struct MadeCgroup(HostCgroup);
 
 impl MadeCgroup {
-    fn make(cgroup: HostCgroup, ram_bytes: u64) -> Result<Self, SandboxError> {
-        let failed = |source| SandboxError::Cgroup { path: cgroup.path().to_owned(), source };
-        cgroup.create().map_err(failed)?;
-        let made = Self(cgroup.clone());
-        made.0.bound_memory(ram_bytes).map_err(failed)?;
-        Ok(made)
+    fn make(cgroup: HostCgroup) -> Result<Self, SandboxError> {
+        match cgroup.create() {
+            Ok(()) => Ok(Self(cgroup)),
+            Err(source) => Err(SandboxError::Cgroup { path: cgroup.path().to_owned(), source }),
+        }
     }
 }
 

@@ -55,10 +55,10 @@ pub(crate) struct Launch {
 /// Starts VMs.
 #[async_trait::async_trait]
 pub(crate) trait Launcher: Send + Sync {
-    /// Finds the disks behind a root file system's mount.
+    /// Finds the disks behind a root file system's mounts.
     async fn locate(
         &self,
-        mount: &containerd_shim_protos::types::mount::Mount,
+        mounts: &[containerd_shim_protos::types::mount::Mount],
     ) -> Result<RootLayers, crate::bundle::BundleError>;
     /// Returns once the VM's agent answers.
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError>;

@@ -51,11 +51,11 @@ impl Service {
     }
 
     async fn launch(&self, request: &CreateTaskRequest, bundle: &Bundle) -> Result<Arc<dyn Sandbox>, ServiceError> {
-        let mount = rootfs_mount(&request.rootfs, bundle)?;
+        let mounts = rootfs_mounts(&request.rootfs, bundle)?;
         let launch = Launch {
             namespace: self.shared.namespace.clone(),
             id: request.id.clone(),
-            root: self.shared.launcher.locate(&mount).await?,
+            root: self.shared.launcher.locate(&mounts).await?,
             network: bundle.network(),
             cgroup: HostCgroup::of(&bundle.spec),
             resources: bundle.host_resources(),
@@ -118,17 +118,12 @@ impl Service {
     }
 }
 
-/// The mount that leads to the root file system's snapshot: from the request, or as it was mounted before.
-fn rootfs_mount(mounts: &[Mount], bundle: &Bundle) -> Result<Mount, BundleError> {
-    match mounts {
-        [] => {
-            let path = bundle.rootfs();
-            bundle::mounted_at(&path).ok_or(BundleError::NoRootfs { path })
-        }
-        [mount] => Ok(mount.clone()),
-        several => {
-            let types: Vec<_> = several.iter().map(|mount| mount.type_.as_str()).collect();
-            Err(BundleError::ForeignRootfs { mount: format!("({})", types.join(", ")) })
-        }
+/// The mounts that make the root file system: from the request, or the one that was mounted before.
+fn rootfs_mounts(mounts: &[Mount], bundle: &Bundle) -> Result<Vec<Mount>, BundleError> {
+    if !mounts.is_empty() {
+        return Ok(mounts.to_vec());
     }
+    let path = bundle.rootfs();
+    let mounted = bundle::mounted_at(&path).ok_or(BundleError::NoRootfs { path })?;
+    Ok(vec![mounted])
 }

@@ -170,6 +170,7 @@ const DIFFERENCES: &[Difference] = &[
     line(CRUN, "devices", "can read /dev/", "crun has no rules for devices if the spec has none"),
     line(CRUN, "devices", "can write /dev/", "crun has no rules for devices if the spec has none"),
     line(CRUN, "devices", "/dev/fuse character", "crun sets the mode of what it binds"),
+    line(CRUN, "devices", "/dev/kmsg character", "crun sets the mode of what it binds"),
     line(CRUN, "devices", "probe: line", "crun has no rules for devices if the spec has none"),
     line(CRUN, "files", "/node-", "crun has no rules for devices if the spec has none"),
     line(CRUN, "environment", "HOME=", "crun leaves HOME out where runc doesn't, and the other way round"),
