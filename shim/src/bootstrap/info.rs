@@ -26,6 +26,9 @@ const FEATURES: &str = "types.containerd.io/opencontainers/runtime-spec/1/featur
 /// Hooks of a container, all of which run on the host.
 const HOOKS: &[&str] = &["prestart", "createRuntime", "poststart", "poststop"];
 
+/// Types of mounts that containerd (2.2 and later) leaves to the shim, by this annotation.
+const MOUNTS: (&str, &str) = ("containerd.io/runtime-allow-mounts", "mkdir/*,format/*,erofs");
+
 /// Prints a `RuntimeInfo`. The runtime options on standard input change nothing in it, so they stay unread.
 pub(crate) fn run() -> Result<(), InfoError> {
     let bytes = describe().write_to_bytes().map_err(InfoError::Encode)?;
@@ -38,6 +41,7 @@ fn describe() -> RuntimeInfo {
         version: Some(RuntimeVersion { version: env!("CARGO_PKG_VERSION").to_owned(), ..Default::default() }).into(),
         features: Some(Any { type_url: FEATURES.to_owned(), value: features().into_bytes(), ..Default::default() })
             .into(),
+        annotations: [(MOUNTS.0.to_owned(), MOUNTS.1.to_owned())].into(),
         ..Default::default()
     }
 }
@@ -65,6 +69,7 @@ mod tests {
     #[test]
     fn features_are_an_oci_document() {
         let info = describe();
+        assert!(info.annotations[MOUNTS.0].contains("erofs"));
         let features: oci_spec::runtime::Features = serde_json::from_slice(&info.features.value).unwrap();
         assert!(features.mount_options().as_ref().unwrap().contains(&"rro".to_owned()));
         assert_eq!(features.linux().as_ref().unwrap().namespaces().as_ref().unwrap().len(), NAMESPACES.len());
