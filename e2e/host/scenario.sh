@@ -68,6 +68,16 @@ nerdctl_run() {
     nerdctl run --net none --snapshotter $snapshotter --runtime $runtime "$@"
 }
 
+# Usage: same_as_runc FUNCTION: what it prints must be the same under runc and under our runtime. It is called
+# once for each, with `flags`, the options of `nerdctl run` or `create` that say which.
+same_as_runc() {
+    local flags=(--net none)
+    "$1" >theirs
+    flags+=(--snapshotter $snapshotter --runtime $runtime)
+    "$1" >ours
+    diff theirs ours || fail "$1 differs (< runc, > ours)"
+}
+
 # Usage: task_is STATUS CONTAINER
 task_is() {
     ctr tasks list | grep -Eq "^$2 .* $1( |\$)"
