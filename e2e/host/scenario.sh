@@ -68,6 +68,17 @@ nerdctl_run() {
     nerdctl run --net none --snapshotter $snapshotter --runtime $runtime "$@"
 }
 
+# Usage: same_as_runc FUNCTION: what it prints must be the same under runc and under our runtime, but for ids and
+# times. It is called once for each, with `flags`, the options of `nerdctl run` or `create` that say which.
+same_as_runc() {
+    local flags=(--net none)
+    "$1" >theirs
+    flags+=(--snapshotter $snapshotter --runtime $runtime)
+    "$1" >ours
+    sed -Ei 's/[0-9a-f]{64}/ID/g; s/time="[^"]*"/TIME/; s/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z/TIME/' theirs ours
+    diff theirs ours || fail "$1 differs (< runc, > ours)"
+}
+
 # Usage: task_is STATUS CONTAINER
 task_is() {
     ctr tasks list | grep -Eq "^$2 .* $1( |\$)"

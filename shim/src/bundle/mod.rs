@@ -110,7 +110,10 @@ pub(crate) enum BundleError {
         kind: &'static str,
     },
     /// A namespace that another process on the host holds.
-    #[error("{kind} namespace {path} is the host's and can't be entered from the VM")]
+    #[error(
+        "the {kind} namespace {path} is another container's or the host's, and can't be entered from a VM: leave it out \
+         (nerdctl: --{kind}), so that the container has its own"
+    )]
     HostNamespace {
         /// The kind, as in the specification.
         kind: String,

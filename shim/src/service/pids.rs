@@ -17,6 +17,10 @@ use crate::task::Container;
 /// A restarted containerd gives all its questions to a shim together 5 seconds; a guest that hangs must not use them up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
+/// No process of the host has this id or a higher one (`PID_MAX_LIMIT` in Linux). The guest's processes are told above
+/// it, since clients look the ids up on the host (`nerdctl top`), where the guest's own would be those of strangers.
+const ABOVE_HOST: u32 = 1 << 22;
+
 impl Service {
     pub(super) async fn run_pids(&self, request: &PidsRequest) -> Result<PidsResponse, ServiceError> {
         let container = self.container(&request.id)?;
@@ -24,8 +28,8 @@ impl Service {
     }
 }
 
-/// The processes as the guest lists them, init under the pid that containerd knows it by. When the guest doesn't
-/// answer, init alone.
+/// The processes as the guest lists them, init under the pid that containerd knows it by, the others above the host's.
+/// When the guest doesn't answer, init alone.
 async fn list(container: &Container) -> Vec<ProcessInfo> {
     let init = ProcessInfo { pid: container.pid(), ..Default::default() };
     if container.init.phase().exit().is_some() {
@@ -42,7 +46,7 @@ async fn list(container: &Container) -> Vec<ProcessInfo> {
     let others = answer.processes.into_iter().filter(|entry| entry.pid != container.init.guest_pid());
     std::iter::once(init)
         .chain(others.map(|entry| ProcessInfo {
-            pid: entry.pid,
+            pid: ABOVE_HOST.saturating_add(entry.pid),
             info: details(&entry.exec_id).into(),
             ..Default::default()
         }))

@@ -293,7 +293,7 @@ async fn execs_come_and_go_before_their_container() {
     bench.exec("e2", &["sleep"]).await.unwrap();
     bench.start("e2").await.unwrap();
     let pids = bench.client.pids(within(), &PidsRequest { id: "c1".into(), ..Default::default() }).await.unwrap();
-    assert_eq!(pids.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [PID, 2]);
+    assert_eq!(pids.processes.iter().map(|process| process.pid).collect::<Vec<_>>(), [PID, (1 << 22) + 2]);
     assert!(pids.processes[1].info.is_some());
     assert_eq!(code(bench.delete("").await), Code::FAILED_PRECONDITION);
     bench.kill("e2", 15).await.unwrap();
