@@ -225,7 +225,11 @@ fn filesystem(
         "sysfs" if context.shares_sysfs => {
             // With all that is mounted there, which a user namespace may not take apart.
             let tree = copy_tree(Path::new("/sys"), true)?;
-            set_mount_attributes(tree.as_fd(), MountAttributes { set: attributes, ..MountAttributes::default() }, true)?;
+            set_mount_attributes(
+                tree.as_fd(),
+                MountAttributes { set: attributes, ..MountAttributes::default() },
+                true,
+            )?;
             Ok(tree)
         }
         _ => new_filesystem(kind, Some(source), &options.filesystem_options(), attributes),
