@@ -30,9 +30,8 @@ watch_events
 for number in $(seq 20); do
     ctr_run --detach --null-io $busybox "$NAME-$number" true
 done
-all_stopped() { [ "$(ctr tasks list | grep -c STOPPED)" = 20 ]; }
-wait_until 20 all_stopped
 for number in $(seq 20); do
+    wait_until 20 task_is STOPPED "$NAME-$number"
     expect_task_exit 0 "$NAME-$number"
     wait_until 5 saw_events "$NAME-$number" create start exit delete
     ctr containers delete "$NAME-$number"
