@@ -1,5 +1,6 @@
 # A process that can't be is an error in runc's words, for a container and for an exec,
 # at once, and nothing is left of it.
+# limit: 240
 ours="--snapshotter $snapshotter --runtime $runtime"
 make='cd /tmp; echo "#!/bin/sh" >unreadable; echo odd >odd; printf "#!/no/such\n" >no-shell; chmod 711 odd no-shell; exec sleep 1000'
 # Usage: refusals OPTION...: what is said to execs of what isn't a program, and to containers.
@@ -13,7 +14,7 @@ refusals() {
     for command in /tmp/odd /tmp/no-shell; do
         # runc finds out when its own process can't speak for itself any more, and has the error come as output.
         expect_fail ctr tasks exec --exec-id refused "$NAME" $command
-        echo "exec: ${output##*exec }"
+        echo "exec /tmp${output##*exec /tmp}"
     done
     for cwd in /etc/passwd /no/such; do
         expect_fail ctr tasks exec --exec-id refused --cwd $cwd "$NAME" true
