@@ -28,11 +28,6 @@ quiet
 
 watch_events
 for number in $(seq 20); do
-    ctr_run --detach --null-io $busybox "$NAME-$number" true
-done
-for number in $(seq 20); do
-    wait_until 20 task_is STOPPED "$NAME-$number"
-    expect_task_exit 0 "$NAME-$number"
+    ctr_run --rm --null-io $busybox "$NAME-$number" true
     wait_until 5 saw_events "$NAME-$number" create start exit delete
-    ctr containers delete "$NAME-$number"
 done
