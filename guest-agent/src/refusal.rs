@@ -1,5 +1,7 @@
 //! Why a request was not carried out, in the form that crosses process boundaries and ends as an RPC status.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
 /// The class of a [`Refusal`]; one RPC status code each.
@@ -34,7 +36,7 @@ impl Refusal {
         let mut message = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {
-            message = format!("{message}: {error}");
+            message = format!("{message}: {}", in_words(error));
             cause = error.source();
         }
         Self { kind, message }
@@ -57,5 +59,31 @@ impl Refusal {
 impl From<Refusal> for ttrpc::Error {
     fn from(refusal: Refusal) -> Self {
         Self::RpcStatus(ttrpc::get_status(refusal.code(), refusal.message))
+    }
+}
+
+/// An error of the system as other runtimes word it, which clients look for: "no such file or directory".
+fn in_words(error: &(dyn std::error::Error + 'static)) -> String {
+    let text = error.to_string();
+    let Some(code) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) else { return text };
+    let words = text.strip_suffix(&format!(" (os error {code})")).unwrap_or(&text);
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("open /x")]
+    struct Open(#[source] io::Error);
+
+    #[test]
+    fn errors_of_the_system_are_worded_as_by_other_runtimes() {
+        let said = |source| Refusal::from_error(Kind::Internal, &Open(source)).message;
+        assert_eq!(said(io::Error::from_raw_os_error(libc::ENOENT)), "open /x: no such file or directory");
+        assert_eq!(said(io::Error::from_raw_os_error(libc::ENOEXEC)), "open /x: exec format error");
+        assert_eq!(said(io::Error::other("Odd (os error 2)")), "open /x: Odd (os error 2)");
     }
 }

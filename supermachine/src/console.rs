@@ -8,7 +8,11 @@ const TAIL_BYTES: u64 = 8 * 1024;
 /// Longest line that is passed on, in characters.
 const LINE_CHARS: usize = 400;
 
-/// The last lines of a log that a guest may have written: bounded, without control characters, none empty.
+/// What Linux says when it gives up. Registers and a trace follow it, so that it is seldom among the last lines.
+const PANIC: &str = "Kernel panic";
+
+/// The last lines of a log that a guest may have written: bounded, without control characters, none empty. The reason
+/// of a panic comes before them.
 pub(crate) fn last_lines(log: &File, count: usize) -> Vec<String> {
     let length = log.metadata().map_or(0, |metadata| metadata.len());
     let start = length.saturating_sub(TAIL_BYTES);
@@ -21,7 +25,9 @@ pub(crate) fn last_lines(log: &File, count: usize) -> Vec<String> {
     let text = String::from_utf8_lossy(&bytes);
     let lines = text.split(['\n', '\r']).map(clean).filter(|line| !line.is_empty());
     let lines: Vec<_> = lines.collect();
-    lines[lines.len().saturating_sub(count)..].to_vec()
+    let (earlier, last) = lines.split_at(lines.len().saturating_sub(count));
+    let panic = earlier.iter().rfind(|line| line.contains(PANIC));
+    panic.into_iter().chain(last).cloned().collect()
 }
 
 fn clean(line: &str) -> String {
@@ -42,5 +48,13 @@ mod tests {
         file.write_all(b"\none\r\n\x1b[31mtwo\x1b[0m\n\n\xff three \n").unwrap();
         assert_eq!(last_lines(&file, 3), ["one", "[31mtwo[0m", "\u{fffd} three"]);
         assert!(last_lines(&file, 100)[0].len() <= LINE_CHARS);
+    }
+
+    #[test]
+    fn the_reason_of_a_panic_is_not_lost_behind_its_trace() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"up\n[1.5] Kernel panic - not syncing: Oops\nCall Trace:\n die+0x1/0x2\nRebooting\n").unwrap();
+        assert_eq!(last_lines(&file, 1), ["[1.5] Kernel panic - not syncing: Oops", "Rebooting"]);
+        assert_eq!(last_lines(&file, 4).len(), 4, "once is enough");
     }
 }

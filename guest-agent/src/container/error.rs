@@ -41,6 +41,9 @@ pub(crate) enum SetupError {
     /// The program exists and may not be executed.
     #[error("exec: {program:?}: permission denied")]
     NotExecutable { program: String },
+    /// `argv[0]` is the path of a directory.
+    #[error("exec: {program:?}: is a directory")]
+    Directory { program: String },
     /// execve itself failed.
     #[error("exec {program}")]
     Exec {
@@ -67,7 +70,7 @@ impl SetupError {
                 _ => Kind::Internal,
             },
             Self::NotInPath { .. } => Kind::NotFound,
-            Self::NotExecutable { .. } => Kind::PermissionDenied,
+            Self::NotExecutable { .. } | Self::Directory { .. } => Kind::PermissionDenied,
             Self::NoProgram { source, .. } | Self::Exec { source, .. } => match source.raw_os_error() {
                 Some(libc::ENOENT | libc::ENOTDIR) => Kind::NotFound,
                 Some(libc::EACCES | libc::EPERM) => Kind::PermissionDenied,

@@ -111,6 +111,7 @@ fn check_path(name: &str) -> Result<PathBuf, SetupError> {
     match check_executable(Path::new(name)) {
         Ok(()) => Ok(PathBuf::from(name)),
         Err(Errno::ACCESS) => Err(SetupError::NotExecutable { program: name.to_owned() }),
+        Err(Errno::ISDIR) => Err(SetupError::Directory { program: name.to_owned() }),
         Err(error) => Err(SetupError::NoProgram { program: name.to_owned(), source: error.into() }),
     }
 }
@@ -132,11 +133,11 @@ fn search_path(name: &str, search: &str) -> Result<PathBuf, SetupError> {
 
 /// A regular file that the current user may execute.
 fn check_executable(path: &Path) -> Result<(), Errno> {
-    let kind = FileType::from_raw_mode(rustix::fs::stat(path)?.st_mode);
-    if kind != FileType::RegularFile {
-        return Err(Errno::ACCESS);
+    match FileType::from_raw_mode(rustix::fs::stat(path)?.st_mode) {
+        FileType::RegularFile => rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS),
+        FileType::Directory => Err(Errno::ISDIR),
+        _ => Err(Errno::ACCESS),
     }
-    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
 }
 
 fn c_strings(field: &str, values: Vec<String>) -> Result<Vec<CString>, SetupError> {
@@ -180,9 +181,13 @@ mod tests {
         assert_eq!(missing.message, "exec: \"foo\": executable file not found in $PATH");
         let missing = find("/no/such", Path::new("/nowhere")).unwrap_err();
         assert_eq!(missing.kind, Kind::NotFound);
-        assert_eq!(missing.message, "exec: \"/no/such\": stat /no/such: No such file or directory (os error 2)");
+        assert_eq!(missing.message, "exec: \"/no/such\": stat /no/such: no such file or directory");
         let directory = find("/tmp", Path::new("/nowhere")).unwrap_err();
-        assert_eq!(directory.kind, Kind::PermissionDenied);
+        assert_eq!(
+            (directory.kind, directory.message.as_str()),
+            (Kind::PermissionDenied, "exec: \"/tmp\": is a directory")
+        );
+        assert_eq!(find("tmp", Path::new("/")).unwrap_err().kind, Kind::NotFound);
         assert_eq!(
             Program::find(&[], vec![]).map(drop).map_err(|error| Refusal::from(error).kind),
             Err(Kind::InvalidArgument)

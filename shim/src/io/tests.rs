@@ -101,14 +101,18 @@ async fn one_file_takes_both_outputs() {
     assert_eq!(lines, ["err", "out"]);
 }
 
+fn write_program(dir: &Path, script: &str) -> PathBuf {
+    let path = dir.join("logger");
+    std::fs::write(&path, format!("#!/bin/sh\nexec 5>&-\n{script}")).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
 #[tokio::test]
 async fn logging_program_reads_both_outputs_and_is_told_whose_they_are() {
     let dir = tempfile::tempdir().unwrap();
-    let program = dir.path().join("logger");
-    let script =
-        "#!/bin/sh\nexec 5>&-\n(echo \"$1=$2 $CONTAINER_NAMESPACE/$CONTAINER_ID\"; cat <&3; cat <&4) >\"$2\"\n";
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script = "(echo \"$1=$2 $CONTAINER_NAMESPACE/$CONTAINER_ID\"; cat <&3; cat <&4) >\"$2\"\n";
+    let program = write_program(dir.path(), script);
     let log = dir.path().join("log");
     let uri = format!("binary://{}?to={}", program.display(), log.display());
     let (wires, mut guests) = Wires::new().await;
@@ -119,6 +123,22 @@ async fn logging_program_reads_both_outputs_and_is_told_whose_they_are() {
     }
     io.drain().await;
     assert_eq!(std::fs::read_to_string(&log).unwrap(), format!("to={} ns/c1\nout\nerr\n", log.display()));
+}
+
+/// The guest's agent, whose stream is refused, goes on to read what the process writes.
+#[tokio::test]
+async fn a_logging_program_that_ends_early_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = format!("binary://{}", write_program(dir.path(), "").display());
+    let (wires, mut guests) = Wires::new().await;
+    let io = ProcessIo::default();
+    io.connect(&Stdio::new("", &uri, &uri, false), &wires, &IDENTITY).await.unwrap();
+    let (mut stdout, stderr) = (guests.recv().await.unwrap(), guests.recv().await.unwrap());
+    let refused = stdout.write_all(&vec![b'x'; 8 << 20]).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::BrokenPipe);
+    drop((stdout, stderr));
+    tokio::time::timeout(DRAIN_TIMEOUT / 2, io.drain()).await.unwrap();
+    assert!(io.is_delivered());
 }
 
 #[tokio::test]

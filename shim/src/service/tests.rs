@@ -1,5 +1,6 @@
 //! The Task service over ttrpc, with a fake VM behind it and a fake containerd for its events.
 
+mod exits;
 mod freezer;
 mod memory;
 mod resources;
