@@ -15,7 +15,7 @@ echo "making the emulated host's disk (about 1 minute)" >&2
 packages=(
     linux-image-cloud-amd64 kmod systemd systemd-sysv
     containerd runc crun iproute2 iptables nftables
-    busybox-static ca-certificates e2fsprogs squashfs-tools squashfs-tools-ng zstd
+    busybox-static ca-certificates e2fsprogs erofs-utils squashfs-tools squashfs-tools-ng zstd
     procps lsof strace jq less util-linux python3-minimal nginx-light
 )
 mmdebstrap --quiet --variant=minbase \

@@ -107,7 +107,7 @@ cases! {
         trial.resume().await?;
         for (args, message) in [
             (vec!["foo"], "exec: \"foo\": executable file not found in $PATH"),
-            (vec!["/bin/foo"], "exec: \"/bin/foo\": stat /bin/foo: No such file or directory"),
+            (vec!["/bin/foo"], "exec: \"/bin/foo\": stat /bin/foo: no such file or directory"),
         ] {
             expect(trial.create("a", &spec(&args), Stdio::new(), vec![]).await, Code::NOT_FOUND, message)?;
         }
