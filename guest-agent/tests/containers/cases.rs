@@ -112,10 +112,10 @@ cases! {
             expect(trial.create("a", &spec(&args), Stdio::new(), vec![]).await, Code::NOT_FOUND, message)?;
         }
         for (args, code, message) in [
-            (vec!["./foo"], Code::NOT_FOUND, "exec: \"./foo\": stat ./foo: No such file or directory"),
+            (vec!["./foo"], Code::NOT_FOUND, "exec: \"./foo\": stat ./foo: no such file or directory"),
             (vec!["/etc/passwd"], Code::PERMISSION_DENIED, "exec: \"/etc/passwd\": permission denied"),
             (vec!["/etc"], Code::PERMISSION_DENIED, "permission denied"),
-            (vec!["data"], Code::INVALID_ARGUMENT, "exec /bin/data: Exec format error"),
+            (vec!["data"], Code::INVALID_ARGUMENT, "exec /bin/data: exec format error"),
         ] {
             trial.create("a", &spec(&args), Stdio::new(), vec![]).await?;
             expect(trial.start_process("a", "").await, code, message)?;
