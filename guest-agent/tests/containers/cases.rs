@@ -114,7 +114,7 @@ cases! {
         for (args, code, message) in [
             (vec!["./foo"], Code::NOT_FOUND, "exec: \"./foo\": stat ./foo: no such file or directory"),
             (vec!["/etc/passwd"], Code::PERMISSION_DENIED, "exec: \"/etc/passwd\": permission denied"),
-            (vec!["/etc"], Code::PERMISSION_DENIED, "permission denied"),
+            (vec!["/etc"], Code::PERMISSION_DENIED, "exec: \"/etc\": is a directory"),
             (vec!["data"], Code::INVALID_ARGUMENT, "exec /bin/data: exec format error"),
         ] {
             trial.create("a", &spec(&args), Stdio::new(), vec![]).await?;
