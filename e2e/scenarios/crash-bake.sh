@@ -23,6 +23,9 @@ nothing_left() { [ -z "$(find $bakes -name memory)" ]; }
 wait_until 20 nothing_left
 # Its end may need the daemon that was killed: only what it leaves counts.
 wait $run || ctr containers delete "$NAME-2" 2>/dev/null || true
+# It sweeps before it listens, and containerd tries again only after a while.
+answers() { ctr snapshots --snapshotter $snapshotter list >/dev/null; }
+wait_until 30 answers
 
 ctr_run --rm $busybox "$NAME-3" true & ctr_run --rm $busybox "$NAME-4" true
 wait $!
