@@ -12,7 +12,7 @@ forget() {
     restart_containerd
 }
 modprobe -a erofs loop
-printf 'version = 3\n[plugins."io.containerd.snapshotter.v1.erofs"]\ndefault_size = "64MiB"\n' >$configuration
+printf 'version = 3\n[plugins."io.containerd.snapshotter.v1.erofs"]\ndefault_size = "512MiB"\n' >$configuration
 trap forget EXIT
 restart_containerd
 
@@ -22,7 +22,6 @@ image=docker.io/library/nginx:latest
 ctr run --rm $image "$NAME-runc" sh -c "$look" >theirs
 ctr run --snapshotter erofs --runtime $runtime $image "$NAME" sh -c "$look" >ours
 diff theirs ours || fail 'the files differ (< runc, > ours)'
-assert_contains "$(ctr snapshots --snapshotter erofs mounts /target "$NAME")" erofs
 ctr tasks start "$NAME" >again
 { head -n 1 theirs && echo written; } | diff - again || fail 'what was written is not there'
 ctr containers delete "$NAME"
