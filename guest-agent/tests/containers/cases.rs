@@ -149,7 +149,7 @@ cases! {
         trial.resume().await?;
         let command = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp)' /proc/self/status; umask; pwd; hostname; echo $HOME $MARK; ulimit -n";
         let mut spec = spec(&shell(command));
-        spec["process"]["cwd"] = json!("/work/made/for/it");
+        spec["process"]["cwd"] = json!("/srv/made/for/it");
         spec["process"]["user"] = json!({"uid": 33, "gid": 34, "umask": 0o027, "additionalGids": [7, 9]});
         spec["process"]["capabilities"]["ambient"] = json!(["CAP_KILL"]);
         spec["process"]["capabilities"]["inheritable"] = json!(["CAP_KILL", "CAP_CHOWN"]);
@@ -159,7 +159,7 @@ cases! {
         for line in [
             "Uid: 33 33 33 33", "Gid: 34 34 34 34", "Groups: 7 9",
             "CapInh: 0000000000000021", "CapPrm: 0000000000000020", "CapEff: 0000000000000020", "CapBnd: 00000000000004e3", "CapAmb: 0000000000000020",
-            "NoNewPrivs: 1", "Seccomp: 2", "0027", "/work/made/for/it", "trial", "/var/web here", "777",
+            "NoNewPrivs: 1", "Seccomp: 2", "0027", "/srv/made/for/it", "trial", "/var/web here", "777",
         ] {
             ensure!(text.lines().any(|found| found.trim_end() == line), "no {line:?} in {outcome:?}");
         }
