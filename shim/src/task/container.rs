@@ -21,7 +21,8 @@ use crate::sandbox::Sandbox;
 /// How long a guest may take to bring to its disk what a container wrote.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long it may take over what a container used.
+/// How long it may take over what a container uses: containerd collects from one container after the other, and waits
+/// as long for each.
 const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a container is called and where it comes from.
@@ -146,9 +147,18 @@ impl Container {
         self.init.io.is_delivered() && self.execs().values().all(|exec| exec.io.is_delivered())
     }
 
-    /// What it used, if its VM has ended since.
-    pub(crate) fn last_stats(&self) -> Option<ContainerStats> {
-        self.stats.get().cloned()
+    /// What it uses; once its VM has ended, what it had used then.
+    pub(crate) async fn stats(&self) -> ttrpc::Result<ContainerStats> {
+        if let Some(last) = self.stats.get() {
+            return Ok(last.clone());
+        }
+        // Its VM may end meanwhile.
+        self.read_stats().await.or_else(|error| self.stats.get().cloned().ok_or(error))
+    }
+
+    async fn read_stats(&self) -> ttrpc::Result<ContainerStats> {
+        let call = ContainerRequest { container_id: self.identity.id.clone(), ..Default::default() };
+        self.sandbox.agent().read_stats(with_duration(STATS_TIMEOUT), &call).await
     }
 
     /// Ends the VM of a container whose processes have ended, once what they wrote is on its disk. Any number of
@@ -170,8 +180,7 @@ impl Container {
     }
 
     async fn keep_stats(&self) {
-        let call = ContainerRequest { container_id: self.identity.id.clone(), ..Default::default() };
-        match self.sandbox.agent().read_stats(with_duration(STATS_TIMEOUT), &call).await {
+        match self.read_stats().await {
             Ok(stats) => drop(self.stats.set(stats)),
             Err(error) => debug!("what the container used isn't known: {error}"),
         }
