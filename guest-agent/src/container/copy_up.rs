@@ -34,8 +34,8 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     give(to, &facts)
 }
 
-/// The owner comes first: changing it clears bits of the mode.
-fn give(path: &Path, facts: &Metadata) -> io::Result<()> {
+/// Gives a file the owner and mode that another has. The owner comes first: changing it clears bits of the mode.
+pub(crate) fn give(path: &Path, facts: &Metadata) -> io::Result<()> {
     chown(path, Some(facts.uid()), Some(facts.gid()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(facts.mode() & 0o7777))
 }

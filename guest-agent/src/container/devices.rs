@@ -11,8 +11,9 @@ use super::error::{SetupError, Step};
 use super::mounts::{attach, copy_tree};
 use super::root::{Root, Shape, split};
 
-/// Devices every container has (OCI runtime spec, config-linux, "Default Devices").
-const DEFAULT_DEVICES: &[(&str, u32, u32)] = &[
+/// Character devices every container has (OCI runtime spec, config-linux, "Default Devices"): path, major and minor
+/// number.
+pub(crate) const DEFAULT_DEVICES: &[(&str, u32, u32)] = &[
     ("/dev/null", 1, 3),
     ("/dev/zero", 1, 5),
     ("/dev/full", 1, 7),

@@ -19,6 +19,8 @@ mod spec;
 mod sysctl;
 mod terminal;
 
+pub(crate) use copy_up::give;
+pub(crate) use devices::DEFAULT_DEVICES;
 pub(crate) use error::{SetupError, Step};
 pub(crate) use files::InjectedFile;
 pub(crate) use init::{Endowment, Order, Progress, Residence, run_first, run_further};

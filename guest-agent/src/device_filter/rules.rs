@@ -7,7 +7,7 @@ use std::path::Path;
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType};
 
-use crate::container::SetupError;
+use crate::container::{DEFAULT_DEVICES, SetupError};
 
 /// Ways to use a device, numbered as in `linux/bpf.h`.
 pub(super) const MAKE: u8 = 1;
@@ -37,21 +37,13 @@ pub(super) struct Table {
     pub(super) exceptions: BTreeMap<Devices, u8>,
 }
 
-/// Every container may make any node, and use those that it has by default, its terminals and tunnels, even if its spec
-/// denies it; unless the spec brings a device under the same path, which then takes its rules from the spec alone.
-const ALWAYS: [(&str, Option<u32>, Option<u32>, u8); 9] = [
-    ("/dev/null", Some(1), Some(3), ALL),
-    ("/dev/random", Some(1), Some(8), ALL),
-    ("/dev/full", Some(1), Some(7), ALL),
-    ("/dev/tty", Some(5), Some(0), ALL),
-    ("/dev/zero", Some(1), Some(5), ALL),
-    ("/dev/urandom", Some(1), Some(9), ALL),
-    ("", Some(136), None, ALL),
-    ("", Some(5), Some(2), ALL),
-    ("", Some(10), Some(200), ALL),
-];
+/// Major and minor number of what is no default device and can be used all the same: terminals, their multiplexer, and
+/// tunnels.
+const TERMINALS_AND_TUNNELS: [(u32, Option<u32>); 3] = [(136, None), (5, Some(2)), (10, Some(200))];
 
-/// Builds the table of a container with these rules and these nodes.
+/// Builds the table of a container with these rules and these nodes. Every container may make any node, and use those
+/// that it has by default, its terminals and tunnels, even if its spec denies it; unless the spec brings a device under
+/// the same path, which then takes its rules from the spec alone.
 pub(super) fn table(rules: &[LinuxDeviceCgroup], nodes: &[LinuxDevice]) -> Result<Table, SetupError> {
     let mut table = Table::default();
     for (index, rule) in rules.iter().enumerate() {
@@ -69,12 +61,12 @@ pub(super) fn table(rules: &[LinuxDeviceCgroup], nodes: &[LinuxDevice]) -> Resul
     for kind in [Kind::Character, Kind::Block] {
         table.apply(true, Devices { kind, major: None, minor: None }, MAKE, "linux.resources.devices")?;
     }
-    for (path, major, minor, access) in ALWAYS {
-        let replaced = !path.is_empty() && nodes.iter().any(|node| node.path() == Path::new(path));
-        if !replaced {
-            let devices = Devices { kind: Kind::Character, major, minor };
-            table.apply(true, devices, access, "linux.resources.devices")?;
-        }
+    let is_replaced = |path: &str| nodes.iter().any(|node| node.path() == Path::new(path));
+    let defaults = DEFAULT_DEVICES.iter().filter(|(path, ..)| !is_replaced(path));
+    let defaults = defaults.map(|(_, major, minor)| (*major, Some(*minor)));
+    for (major, minor) in defaults.chain(TERMINALS_AND_TUNNELS) {
+        let devices = Devices { kind: Kind::Character, major: Some(major), minor };
+        table.apply(true, devices, ALL, "linux.resources.devices")?;
     }
     Ok(table)
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use agent_proto::RootFilesystem;
@@ -10,7 +9,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::disk::{Disk, DiskError};
 use super::layers::Layers;
-use crate::container::{attach, new_filesystem};
+use crate::container::{attach, give, new_filesystem};
 use crate::refusal::{Kind, Refusal};
 
 /// A root file system that can't be assembled or taken apart.
@@ -134,9 +133,7 @@ async fn mount_upper(
 fn make_like(below: &Path, path: &Path) -> std::io::Result<()> {
     let like = std::fs::metadata(below)?;
     std::fs::create_dir(path)?;
-    std::os::unix::fs::chown(path, Some(like.uid()), Some(like.gid()))?;
-    // Last: a change of owner may clear bits.
-    std::fs::set_permissions(path, like.permissions())
+    give(path, &like)
 }
 
 fn check(wanted: &RootFilesystem) -> Result<(), RootfsError> {
