@@ -101,7 +101,8 @@ impl Scenario {
 
     fn last_line(&self) -> String {
         let bytes = fs::read(self.results.join("output")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).lines().last().unwrap_or("it printed nothing").to_owned()
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it printed nothing").to_owned()
     }
 }
 

@@ -18,6 +18,9 @@ use crate::paths;
 use crate::product::{self, Product, Profile};
 use crate::step::step;
 
+/// As many lines of a failed scenario's output are shown as one reads at a glance.
+const LINES_OF_A_FAILURE: usize = 15;
+
 /// What to run, and where.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -52,7 +55,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     };
     let failed: Vec<_> = outcomes.iter().filter(|(_, outcome)| *outcome != "passed").collect();
     for (name, outcome) in &failed {
-        println!("FAILED {name}: {outcome}; see {}", options.results().join(name).display());
+        let results = options.results().join(name);
+        let output = fs::read(results.join("output")).unwrap_or_default();
+        for line in last_lines(&String::from_utf8_lossy(&output)) {
+            println!("    {line}");
+        }
+        println!("FAILED {name}: {outcome}; see {}", results.display());
     }
     println!("{} passed, {} failed", outcomes.len() - failed.len(), failed.len());
     Ok(if failed.is_empty() && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -158,10 +166,16 @@ fn held_by(results: &Path, names: &[String], host: &str) -> Vec<String> {
     names.iter().filter(is_open).cloned().collect()
 }
 
-/// The parts that a scenario's header names.
-fn parts_of(script: &str) -> impl Iterator<Item = &str> {
-    let header = script.lines().take_while(|line| line.starts_with('#'));
-    header.filter_map(|line| line.strip_prefix("# part:")).map(str::trim)
+/// What a scenario's header says for a key, in lines `# KEY: VALUE`.
+fn header<'a>(script: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
+    let lines = script.lines().take_while(|line| line.starts_with('#'));
+    lines.filter_map(move |line| line.strip_prefix("# ")?.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
+}
+
+/// The end of what a scenario printed. Where the results folder isn't kept, this is all that is left of a failure.
+fn last_lines(output: &str) -> Vec<&str> {
+    let lines: Vec<_> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LINES_OF_A_FAILURE)..].to_vec()
 }
 
 /// `passed`, or why not.
@@ -188,9 +202,7 @@ impl Options {
     fn extras(&self, names: &[String]) -> anyhow::Result<BTreeMap<String, PathBuf>> {
         let mut extras = BTreeMap::new();
         for name in names {
-            let path = self.folder().join(format!("{name}.sh"));
-            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            for part in parts_of(&text) {
+            for part in header(&self.script(name)?, "part") {
                 if !extras.contains_key(part) {
                     let folder = step(part, || paths::built_by(&format!("e2e/host/{part}.sh")))?;
                     extras.insert(part.to_owned(), folder);
@@ -200,18 +212,25 @@ impl Options {
         Ok(extras)
     }
 
+    fn script(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.folder().join(format!("{name}.sh"));
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Names of the scenarios that the filter wants and this flavour can run: a header line `# flavour: NAME` says
+    /// which is needed.
     fn matching(&self) -> anyhow::Result<Vec<String>> {
         let patterns = self.filter.split(',').map(Pattern::new).collect::<Result<Vec<_>, _>>();
         let patterns = patterns.with_context(|| format!("{} is no glob", self.filter))?;
         let folder = self.folder();
         let mut names = Vec::new();
         for entry in folder.read_dir().with_context(|| format!("no scenarios in {}", folder.display()))? {
-            let path = entry?.path();
-            let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-            if path.extension().is_some_and(|extension| extension == "sh")
-                && patterns.iter().any(|pattern| pattern.matches(&name))
+            let file = entry?.file_name().to_string_lossy().into_owned();
+            if let Some(name) = file.strip_suffix(".sh")
+                && patterns.iter().any(|pattern| pattern.matches(name))
+                && header(&self.script(name)?, "flavour").all(|flavour| flavour == self.flavour.name())
             {
-                names.push(name);
+                names.push(name.to_owned());
             }
         }
         names.sort();
@@ -238,7 +257,16 @@ mod tests {
     #[test]
     fn parts_are_named_in_the_header() {
         let script = "# Runs.\n# part: one\n# limit: 3\n# part: two\ntrue\n# part: three\n";
-        assert_eq!(parts_of(script).collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(header(script, "part").collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(header(script, "flavour").count(), 0);
+    }
+
+    #[test]
+    fn a_failure_ends_with_the_last_lines_that_say_something() {
+        let output: String = (1..=20).map(|number| format!("line {number}\n\n")).collect();
+        assert_eq!(last_lines(&output), (6..=20).map(|number| format!("line {number}")).collect::<Vec<_>>());
+        assert_eq!(last_lines("only"), ["only"]);
+        assert!(last_lines("").is_empty());
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn round_trip(vcpus: u8, rounds: usize) {
         before = await_progress(&mut vmm, vcpus, &before);
         let text = vmm.console_text();
         let complaint = text.lines().find(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)));
-        assert_eq!(complaint, None, "{text}");
+        assert!(complaint.is_none(), "{text}\nafter restore {round}: {complaint:?}");
         bake = end(vmm);
         println!(
             "{vcpus} vCPUs: round {round} of {rounds}: {before:?} ({restored:?}, replied {age:?} after spawn) {:?}",

@@ -182,9 +182,9 @@ impl Vmm {
                 return;
             }
             let tail = text.lines().skip(text.lines().count().saturating_sub(60)).collect::<Vec<_>>().join("\n");
-            assert!(Instant::now() < deadline, "no {what} on the console; its last lines:\n{tail}");
+            assert!(Instant::now() < deadline, "the console's last lines:\n{tail}\nno {what} on it in {DEADLINE:?}");
             if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("the VMM ended ({status}) before {what} was on the console:\n{tail}");
+                panic!("the console's last lines:\n{tail}\nthe VMM ended ({status}) before {what} was on it");
             }
             std::thread::sleep(Duration::from_millis(10));
         }

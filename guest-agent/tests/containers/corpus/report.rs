@@ -33,6 +33,11 @@ impl Report {
         report
     }
 
+    /// Whether the last section is there: the probe got to its end, and all that it printed arrived.
+    pub(super) fn is_whole(&self) -> bool {
+        self.sections.contains_key("end")
+    }
+
     /// Adds a section.
     pub(super) fn add(&mut self, section: &str, lines: Vec<String>) {
         self.sections.insert(section.to_owned(), lines);

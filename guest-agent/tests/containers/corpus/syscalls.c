@@ -128,5 +128,6 @@ int main(int count, char **arguments)
         if (!is_untried(number)) try(&call);
     }
     for (size_t index = 0; index < sizeof particular / sizeof particular[0]; index++) try(&particular[index]);
+    printf("## end\n");
     return 0;
 }

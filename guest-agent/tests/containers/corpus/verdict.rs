@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::report::Report;
 use super::site::{Case, Site};
-use crate::trial::{Trial, status};
+use crate::trial::{Outcome, Trial, status};
 
 /// A container that ran, and what its probe found; or why there was none.
 pub(super) enum Verdict {
@@ -52,7 +52,13 @@ pub(super) async fn ours(trial: &Trial, site: &Site, case: &Case) -> Result<Verd
         }
     };
     Ok(match outcome {
-        Ok(outcome) => Verdict::Ran(Report::parse(&outcome.stdout, site)),
+        Ok(Outcome { code, stdout, .. }) => {
+            let mut report = Report::parse(&stdout, site);
+            if !report.is_whole() {
+                report.add("end", vec![format!("the report ends early, and the process with code {code}")]);
+            }
+            Verdict::Ran(report)
+        }
         Err(error) => Verdict::Refused(match error.downcast_ref().and_then(status) {
             Some((code, message)) => format!("{code:?}: {message}"),
             None => bail!(error),
