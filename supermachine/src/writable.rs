@@ -76,6 +76,11 @@ impl WritableLayer {
         Self { folder }
     }
 
+    /// The one with these files.
+    pub fn of(files: &Path) -> Self {
+        Self::new(files.parent().unwrap_or(files).to_owned())
+    }
+
     /// Its files.
     pub fn files(&self) -> PathBuf {
         self.folder.join("fs")
@@ -115,14 +120,15 @@ impl WritableLayer {
         Ok(if changed { Truth::Files } else { Truth::Both })
     }
 
-    /// Whether its files, which may count, are none.
-    pub fn has_no_files(&self) -> bool {
-        fs::read_dir(self.files()).is_ok_and(|mut entries| entries.next().is_none())
+    /// Whether nothing was ever written to it, by anybody.
+    pub fn is_untouched(&self) -> bool {
+        let has_no_files = || fs::read_dir(self.files()).is_ok_and(|mut entries| entries.next().is_none());
+        !self.disk().exists() && has_no_files()
     }
 
-    /// Whether the disk has nothing that the files haven't.
-    pub fn is_agreed(&self) -> bool {
-        self.agreed().exists()
+    /// Whether the disk may have something that the files haven't.
+    pub fn is_ahead(&self) -> bool {
+        self.disk().exists() && !self.agreed().exists()
     }
 
     /// From here on the disk counts alone.
@@ -177,11 +183,16 @@ impl WritableLayer {
         note().map_err(failed("write", &agreed))
     }
 
-    /// Whether a VM has the disk.
+    /// Whether a VM has the disk, or the one that is to replace it.
     pub fn is_in_use(&self) -> Result<bool, WritableError> {
-        let disk = self.disk();
-        let locked = File::open(&disk).and_then(|file| lock::is_locked(&file));
-        locked.map_err(failed("look at", &disk))
+        for disk in [self.disk(), self.fresh_disk()] {
+            match File::open(&disk).and_then(|file| lock::is_locked(&file)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Ok(false) => {}
+                locked => return locked.map_err(failed("look at", &disk)),
+            }
+        }
+        Ok(false)
     }
 
     /// Notes whom to ask for what is on the disk.

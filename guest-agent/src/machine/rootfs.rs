@@ -17,7 +17,7 @@ use crate::refusal::{Kind, Refusal};
 /// A root file system that can't be assembled or taken apart.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootfsError {
-    #[error("rootfs.layers: at least one is needed")]
+    #[error("rootfs.layers: at least one is needed where nothing is writable")]
     NoLayers,
     #[error("rootfs.layers[{index}]: {length} bytes at {offset} is no run of whole sectors")]
     BadExtent { index: usize, offset: u64, length: u64 },
@@ -62,6 +62,8 @@ impl From<RootfsError> for Refusal {
 }
 
 const DIRECTORY: &str = "/run/supermachine/containers";
+/// What a writable layer lies over if there is nothing else.
+const EMPTY: &str = "/run/supermachine/empty";
 
 /// Assembles `wanted` for `container` and answers where it is.
 pub(crate) async fn assemble(
@@ -71,7 +73,11 @@ pub(crate) async fn assemble(
     content: Option<OwnedFd>,
 ) -> Result<PathBuf, RootfsError> {
     check(wanted)?;
-    let lower = layers.mount(&wanted.layers).await?;
+    let mut lower = layers.mount(&wanted.layers).await?;
+    if lower.is_empty() {
+        std::fs::create_dir_all(EMPTY).map_err(io("make", EMPTY))?;
+        lower.push(EMPTY.into());
+    }
     let path = Path::new(DIRECTORY).join(container);
     let mut data: Vec<(String, Option<String>)> = Vec::new();
     if wanted.writable {
@@ -108,7 +114,7 @@ pub(crate) fn dismantle(container: &str) -> Result<(), RootfsError> {
 }
 
 fn check(wanted: &RootFilesystem) -> Result<(), RootfsError> {
-    if wanted.layers.is_empty() {
+    if wanted.layers.is_empty() && !wanted.writable {
         return Err(RootfsError::NoLayers);
     }
     for (index, layer) in wanted.layers.iter().enumerate() {

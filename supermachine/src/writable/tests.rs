@@ -24,13 +24,15 @@ fn agreed() -> (tempfile::TempDir, WritableLayer) {
 fn files_count_until_there_is_a_disk_and_then_it_does() {
     let (_dir, layer) = layer();
     assert_eq!(layer.truth().unwrap(), Truth::Files);
-    assert!(layer.has_no_files());
+    assert!(layer.is_untouched() && !layer.is_ahead());
     fs::write(layer.files().join("file"), "").unwrap();
-    assert!(!layer.has_no_files());
+    assert!(!layer.is_untouched() && !layer.is_ahead());
     fs::write(layer.disk(), "disk").unwrap();
     assert_eq!(layer.truth().unwrap(), Truth::Disk);
+    assert!(layer.is_ahead());
     layer.agree().unwrap();
     assert_eq!(layer.truth().unwrap(), Truth::Both);
+    assert!(!layer.is_ahead());
     layer.give_to_disk().unwrap();
     layer.give_to_disk().unwrap();
     assert_eq!(layer.truth().unwrap(), Truth::Disk);
@@ -105,5 +107,10 @@ fn who_has_a_vm_is_noted_as_long_as_it_runs() {
     assert!(!layer.is_in_use().unwrap());
     let disk = File::options().write(true).open(layer.disk()).unwrap();
     assert!(lock(&disk).unwrap());
+    assert!(layer.is_in_use().unwrap());
+    drop(disk);
+    let fresh = File::create(layer.fresh_disk()).unwrap();
+    assert!(!layer.is_in_use().unwrap());
+    assert!(lock(&fresh).unwrap());
     assert!(layer.is_in_use().unwrap());
 }
