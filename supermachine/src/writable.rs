@@ -28,17 +28,21 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
 
 pub use export::{ExportError, Exported, Exporter};
 pub use import::{Import, ImportError};
-pub(crate) use lock::lock;
+pub use lock::lock;
 
 /// How long the clock may take to move on.
 const CLOCK_WITHIN: Duration = Duration::from_secs(1);
 const CLOCK_POLL: Duration = Duration::from_millis(1);
+
+/// What the names of exports begin with.
+const EXPORT: &str = "export-";
 
 /// Which form of a writable layer counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +151,11 @@ impl WritableLayer {
         self.give_to_disk()
     }
 
+    /// Removes a disk to which nothing was ever written: the files count.
+    pub fn remove_disk(&self) -> Result<(), WritableError> {
+        fs::remove_file(self.disk()).map_err(failed("remove", &self.disk()))
+    }
+
     /// Replaces the files by those in `export`, a directory beside them, which then holds what was there before.
     pub fn replace_files(&self, export: &Path) -> Result<(), WritableError> {
         let files = self.files();
@@ -155,6 +164,28 @@ impl WritableLayer {
             Ok(syncfs(File::open(&files)?)?)
         };
         exchange().map_err(failed("replace", &files))
+    }
+
+    /// Where a next export can go.
+    pub fn new_export(&self) -> PathBuf {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        self.folder.join(format!("{EXPORT}{}-{number}", std::process::id()))
+    }
+
+    /// What exports have left: what was there before, or what was cut off.
+    pub fn leftovers(&self) -> Result<Vec<PathBuf>, WritableError> {
+        let list = || {
+            let mut leftovers = Vec::new();
+            for entry in fs::read_dir(&self.folder)? {
+                let entry = entry?;
+                if entry.file_name().as_encoded_bytes().starts_with(EXPORT.as_bytes()) {
+                    leftovers.push(entry.path());
+                }
+            }
+            Ok(leftovers)
+        };
+        list().map_err(failed("read", &self.folder))
     }
 
     /// From here on files and disk are the same, until one changes. The note of it is newer than any change so far.

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use agent_proto::RootFilesystem;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::disk::{Disk, DiskError};
+use super::disk::DiskError;
 use super::layers::Layers;
 use super::upper;
 use crate::archive::ArchiveError;

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
 
-/// Locks the file for whoever has this description of it. False if another has it locked.
-pub(crate) fn lock(file: &File) -> io::Result<bool> {
+/// Locks a disk's file for whoever has this description of it. False if another has it locked.
+pub fn lock(file: &File) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole())) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),

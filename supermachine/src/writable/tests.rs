@@ -69,15 +69,17 @@ fn any_change_of_the_files_is_seen() {
 
 #[test]
 fn an_export_replaces_the_files_at_once() {
-    let (dir, layer) = agreed();
+    let (_dir, layer) = agreed();
     layer.give_to_disk().unwrap();
-    let export = dir.path().join("export-1");
+    let export = layer.new_export();
+    assert_ne!(export, layer.new_export());
     fs::create_dir(&export).unwrap();
     fs::write(export.join("new"), "").unwrap();
     layer.replace_files(&export).unwrap();
     layer.agree().unwrap();
     assert_eq!(layer.truth().unwrap(), Truth::Both);
     assert!(layer.files().join("new").exists() && export.join("other").exists());
+    assert_eq!(layer.leftovers().unwrap(), [export]);
 }
 
 #[test]
