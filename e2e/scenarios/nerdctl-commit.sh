@@ -9,9 +9,11 @@ echo user:x:1:1:::/bin/sh >>/etc/passwd; rm /etc/group
 rm -r /var; mkdir /var; echo again >/var/file
 touch -d @1000000000 /new/old; mkdir -m 1777 /new/sticky; chmod 700 /root
 dd if=/dev/zero of=/new/sparse bs=1 count=1 seek=50000000 2>/dev/null'
+# A directory's size and links are its file system's.
 look='find / -xdev ! -path "/proc*" ! -path "/sys*" ! -path "/dev*" | sort | while read -r path; do
-    ls -ldn "$path" | cut -d" " -f1; stat -c "%n %u:%g %s %h" "$path" | sed "s,^/ .*,/,"; done
-find /new /etc/passwd /var -type f -exec sha256sum {} +; stat -c %Y /new/old; ls /etc/group 2>&1'
+    if [ -d "$path" ] && [ ! -L "$path" ]; then facts="%A %u:%g"; else facts="%A %u:%g %s %h %t:%T"; fi
+    stat -c "%n $facts" "$path"; done
+find /new /etc/passwd /var -type f | sort | xargs sha256sum; stat -c %Y /new/old; readlink /new/link; ls /etc/group 2>&1'
 committed() {
     nerdctl run --detach "${flags[@]}" --name "$NAME" busybox sh -c 'trap "exit 0" TERM; sleep 1000 & wait' >&2
     nerdctl exec "$NAME" sh -c "$write"

@@ -19,3 +19,15 @@ exported() {
     nerdctl rm "$NAME" >&2
 }
 same_as_runc exported
+
+# Nothing is copied again as long as nothing is written.
+copies() { log_lines supermachine-snapshotter | grep -c 'a running container has written' || true; }
+nerdctl_run --detach --name "$NAME" busybox sleep 1000
+nerdctl export "$NAME" >once.tar
+before=$(copies)
+nerdctl export "$NAME" | cmp - once.tar
+assert_eq "$before" "$(copies)"
+nerdctl exec "$NAME" touch /new
+nerdctl export "$NAME" | tar -t new
+assert_eq $((before + 1)) "$(copies)"
+nerdctl rm --force "$NAME"

@@ -18,7 +18,7 @@ use crate::container::{give, new_filesystem};
 const UPPER: &str = "/run/supermachine/upper";
 /// Names the container that has it.
 const OWNER: &str = "/run/supermachine/upper.owner";
-/// Where it is mounted to be read only.
+/// Where it is mounted only to be read.
 const EXPORT: &str = "/run/supermachine/export";
 /// What an archive is read and written in.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -34,8 +34,7 @@ pub(super) async fn mount(
         return Err(RootfsError::UpperInUse);
     }
     let disk = find(wanted.upper_bytes).await?;
-    // Without this, ext4 would fill in a sparse template's inode tables from a kernel thread.
-    mount_disk(&disk, "noinit_itable", UPPER)?;
+    mount_disk(&disk, UPPER)?;
     fs::write(OWNER, container).map_err(io("write", OWNER))?;
     let [files, work] = [&wanted.upper_directory, &wanted.work_directory].map(|name| Path::new(UPPER).join(name));
     match (content, files.exists()) {
@@ -75,8 +74,7 @@ pub(super) async fn export(request: &ExportUpperRequest, archive: OwnedFd) -> Re
         if Path::new(OWNER).exists() {
             return export_used(&disk, known, &Path::new(UPPER).join(directory), archive);
         }
-        // Read-only, it still replays the journal of a machine that was killed.
-        mount_disk(&disk, "ro", EXPORT)?;
+        mount_disk(&disk, EXPORT)?;
         let exported = export_unused(&Path::new(EXPORT).join(directory), archive);
         let unmounted = unmount(EXPORT, UnmountFlags::empty());
         exported.and_then(|response| unmounted.map(|()| response).map_err(|error| io("unmount", EXPORT)(error.into())))
@@ -130,8 +128,10 @@ async fn find(bytes: u64) -> Result<Disk, RootfsError> {
     Ok(disk)
 }
 
-fn mount_disk(disk: &Disk, option: &str, at: &str) -> Result<(), RootfsError> {
-    let upper = new_filesystem("ext4", Some(&disk.path()), &[(option.to_owned(), None)], 0)
+/// Always in the same way: a container's mount that is about to end doesn't stand in the way of another of that kind.
+fn mount_disk(disk: &Disk, at: &str) -> Result<(), RootfsError> {
+    // Without this, ext4 would fill in a sparse template's inode tables from a kernel thread.
+    let upper = new_filesystem("ext4", Some(&disk.path()), &[("noinit_itable".to_owned(), None)], 0)
         .map_err(io("mount upper disk (is it an ext4?)", disk.path()))?;
     mount_at(upper.as_fd(), Path::new(at))
 }

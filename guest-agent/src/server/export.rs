@@ -10,9 +10,7 @@ use crate::refusal::{Kind, Refusal};
 
 impl<G: Guest> Server<G> {
     pub(super) async fn export(&self, request: &ExportUpperRequest) -> Result<ExportUpperResponse, Refusal> {
-        let Ok(_alone) = self.exporting.try_lock() else {
-            return Err(Refusal::new(Kind::FailedPrecondition, "the writable layer is being exported already"));
-        };
+        let _alone = self.exporting.lock().await;
         let Some(archive) = self.claim_blocking(request.stream).await? else {
             return Err(Refusal::new(Kind::InvalidArgument, "an export needs a stream"));
         };

@@ -188,30 +188,49 @@ struct Bounds {
 }
 
 /// Makes files of an archive. One that is empty makes none, and no directory.
-async fn receive(mut archive: impl AsyncRead + Unpin, directory: &Path, bounds: Bounds) -> Result<(), ExportError> {
+async fn receive(archive: impl AsyncRead + Unpin, directory: &Path, bounds: Bounds) -> Result<(), ExportError> {
+    let mut tar = None;
+    match (copy(archive, directory, bounds, &mut tar).await, tar) {
+        (Ok(()), None) => Ok(()),
+        (Ok(()), Some(tar)) => {
+            tar.finish().await.map_err(|source| ExportError::Unpack { path: directory.to_owned(), source })
+        }
+        (Err(error), None) => Err(error),
+        (Err(error), Some(tar)) => {
+            // What it has made can be removed only when it makes no more.
+            tar.kill().await;
+            Err(error)
+        }
+    }
+}
+
+/// Copies an archive to a tar, which is started for the first byte.
+async fn copy(
+    mut archive: impl AsyncRead + Unpin,
+    directory: &Path,
+    bounds: Bounds,
+    tar: &mut Option<Tar>,
+) -> Result<(), ExportError> {
     let mut buffer = vec![0; BUFFER_BYTES];
-    let mut tar: Option<Tar> = None;
     let mut total = 0;
     loop {
         let read = timeout(bounds.within, archive.read(&mut buffer)).await;
         let read = read.map_err(|_elapsed| ExportError::Stalled { within: bounds.within })?;
         let count = read.map_err(ExportError::Broken)?;
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
         total += count as u64;
         if total > bounds.limit {
             return Err(ExportError::TooLong { limit: bounds.limit });
         }
-        let running = match &mut tar {
+        let running = match tar {
             Some(running) => running,
             None => tar.insert(unpack_into(directory)?),
         };
         if !feed(running, bytes).await {
             // It has ended: its own words say why.
-            break;
+            return Ok(());
         }
     }
-    let Some(tar) = tar else { return Ok(()) };
-    tar.finish().await.map_err(|source| ExportError::Unpack { path: directory.to_owned(), source })
 }
 
 /// False if tar takes no more.
@@ -228,8 +247,8 @@ fn unpack_into(directory: &Path) -> Result<Tar, ExportError> {
         .create(directory)
         .map_err(|source| ExportError::Directory { path: directory.to_owned(), source })?;
     let failed = |source| ExportError::Unpack { path: directory.to_owned(), source };
-    let arguments = ["--extract", "--preserve-permissions", "--same-owner", "--warning=no-timestamp"];
-    let tar = Tar::run(directory, &arguments).map_err(failed)?;
+    let options = ["--extract", "--preserve-permissions", "--same-owner", "--warning=no-timestamp"];
+    let tar = Tar::run(directory, &options, &[]).map_err(failed)?;
     if let Some(pid) = tar.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
         let bound = Rlimit { current: Some(TAR_MEMORY_BYTES), maximum: Some(TAR_MEMORY_BYTES) };
         prlimit(Some(pid), Resource::As, bound).map_err(|error| failed(TarError::Run(error.into())))?;

@@ -87,7 +87,8 @@ impl Drop for Import {
 }
 
 async fn send(directory: &Path, mut socket: UnixStream) -> Result<(), ImportFailure> {
-    let mut tar = Tar::run(directory, &["--create", "--format=posix", "--sparse", "."]).map_err(ImportFailure::Tar)?;
+    let options = ["--create", "--format=posix", "--sparse"];
+    let mut tar = Tar::run(directory, &options, &["."]).map_err(ImportFailure::Tar)?;
     drop(tar.child.stdin.take());
     let mut buffer = vec![0; BUFFER_BYTES];
     while let Some(stdout) = &mut tar.child.stdout {
@@ -101,4 +102,41 @@ async fn send(directory: &Path, mut socket: UnixStream) -> Result<(), ImportFail
     // An archive may look whole though some file couldn't be read: `finished` tells.
     tar.finish().await.map_err(ImportFailure::Tar)?;
     socket.shutdown().await.map_err(ImportFailure::Stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes out at the other end, and how it ended.
+    async fn sent(directory: &Path) -> (Vec<u8>, Result<(), ImportError>) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let import = Import::begin(Stream { token: 7, socket: ours }, directory);
+        let mut archive = Vec::new();
+        theirs.read_to_end(&mut archive).await.unwrap();
+        (archive, import.finished().await)
+    }
+
+    #[tokio::test]
+    async fn everything_in_a_directory_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), vec![b'x'; 300_000]).unwrap();
+        let (archive, sent) = sent(dir.path()).await;
+        sent.unwrap();
+        let has = |text: &[u8]| archive.windows(text.len()).any(|window| window == text);
+        assert!(archive.len() > 300_000 && has(b"./file\0") && has(&[b'x'; 300_000]));
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_read_and_a_guest_that_hangs_up_are_told() {
+        let error = sent(Path::new("/nonexistent")).await.1.unwrap_err();
+        assert!(matches!(error.cause, ImportFailure::Tar(_)), "{}", chain(&error));
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), vec![b'x'; 3_000_000]).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        let import = Import::begin(Stream { token: 7, socket: ours }, dir.path());
+        let error = import.finished().await.unwrap_err();
+        assert!(matches!(error.cause, ImportFailure::Stream(_)) && error.kind() == ErrorKind::Unavailable);
+    }
 }

@@ -60,11 +60,11 @@ pub(super) struct Tar {
 }
 
 impl Tar {
-    /// Runs it in a directory, with nothing of our environment: `TAR_OPTIONS` would be obeyed.
-    pub(super) fn run(directory: &Path, arguments: &[&str]) -> Result<Self, TarError> {
+    /// Runs it in a directory, with nothing of our environment: `TAR_OPTIONS` would be obeyed. Names of files come last.
+    pub(super) fn run(directory: &Path, options: &[&str], names: &[&str]) -> Result<Self, TarError> {
         let mut command = Command::new("tar");
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-        command.args(arguments).args(OPTIONS).arg("--file=-").arg("--directory").arg(directory);
+        command.args(options).args(OPTIONS).arg("--file=-").arg("--directory").arg(directory).args(names);
         let directions = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = directions.kill_on_drop(true).spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => TarError::Missing,
@@ -83,6 +83,13 @@ impl Tar {
             return Ok(());
         }
         Err(TarError::Failed { status, message: self.complaint.await.unwrap_or_default() })
+    }
+
+    /// Ends it.
+    pub(super) async fn kill(mut self) {
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!(%error, "tar can't be ended");
+        }
     }
 }
 

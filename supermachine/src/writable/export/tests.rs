@@ -52,6 +52,8 @@ async fn a_guest_sends_no_more_than_it_may_and_is_not_waited_for() {
     let narrow = Bounds { limit: 10 << 20, ..WIDE };
     let error = receive(&archive(from.path())[..], &to.path().join("large"), narrow).await.unwrap_err();
     assert!(matches!(error, ExportError::TooLong { limit: 10_485_760 }));
+    drop(Target(Some(to.path().join("large"))));
+    assert!(!to.path().join("large").exists());
     let (_silent, stream) = tokio::io::duplex(64);
     let impatient = Bounds { within: Duration::from_millis(20), ..WIDE };
     let error = receive(stream, &to.path().join("silent"), impatient).await.unwrap_err();
