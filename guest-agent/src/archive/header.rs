@@ -117,10 +117,7 @@ impl Entry {
                 uid: id(header.uid())?,
                 gid: id(header.gid())?,
                 modified: (header.mtime().map_err(damaged)?.cast_signed(), 0),
-                device: (
-                    header.device_major().map_err(damaged)?.unwrap_or_default(),
-                    header.device_minor().map_err(damaged)?.unwrap_or_default(),
-                ),
+                device: device(header).map_err(damaged)?,
                 length,
                 sparse: None,
                 records: Vec::new(),
@@ -149,6 +146,14 @@ impl Entry {
         }
         Ok(self)
     }
+}
+
+/// Whatever isn't a device may leave the fields empty, and has none in GNU tar's archives from 1.35 on.
+fn device(header: &Header) -> io::Result<(u32, u32)> {
+    if !matches!(header.entry_type(), EntryType::Char | EntryType::Block) {
+        return Ok((0, 0));
+    }
+    Ok((header.device_major()?.unwrap_or_default(), header.device_minor()?.unwrap_or_default()))
 }
 
 fn check_sum(header: &Header, block: &[u8; BLOCK]) -> Result<(), ArchiveError> {
@@ -279,6 +284,11 @@ mod tests {
         let mut bytes = entry.encode().unwrap();
         assert_eq!(Entry::decode(&mut bytes.as_slice()).unwrap(), Some(entry));
         let last = bytes.len() - BLOCK;
+        let mut bare = Header::from_byte_slice(&bytes[last..]).clone();
+        let ustar = bare.as_ustar_mut().unwrap();
+        (ustar.dev_major, ustar.dev_minor) = ([0; 8], [0; 8]);
+        bare.set_cksum();
+        assert_eq!(Entry::decode(&mut &bare.as_bytes()[..]).unwrap().unwrap().device, (0, 0));
         bytes[last] ^= 1;
         assert!(matches!(Entry::decode(&mut bytes.as_slice()), Err(ArchiveError::Damaged(_))));
         assert!(matches!(Entry::decode(&mut &bytes[..700]), Err(ArchiveError::Read(_))));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use agent_proto::export_upper_response::State;
 use agent_proto::{Agent, Empty, ExportUpperRequest, ExportUpperResponse, ResumeRequest, ResumeResponse, create_agent};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
 use vmm_api::{
@@ -141,6 +141,8 @@ impl Fake {
                 return std::future::pending::<()>().await;
             }
             if gives || refuses {
+                let mut token = [0; 8];
+                stream.read_exact(&mut token).await.unwrap();
                 // This is the package's folder.
                 let archive = std::process::Command::new("tar").args(["-c", "proto"]).output().unwrap().stdout;
                 return stream.write_all(&archive).await.unwrap();
