@@ -20,7 +20,7 @@ same_as_runc before
 
 between() {
     local cp="nerdctl --snapshotter ${flags[3]:-overlayfs} cp"
-    nerdctl create "${flags[@]}" --name "$NAME" busybox sh -c 'cat /count /etc/group; ls -ln /data; echo run >>/count
+    nerdctl create "${flags[@]}" --name "$NAME" busybox sh -c 'exec 2>&1; cat /count /etc/group; ls -ln /data; echo run >>/count
         mkdir -p /data; echo container >/data/mine; chmod 640 /data/mine; echo container >/data/theirs; rm -f /etc/group' >&2
     nerdctl start --attach "$NAME" 2>&1
     # What it has written comes out.
@@ -37,7 +37,7 @@ between() {
 same_as_runc between
 
 # Also what the host removes, by a mount of its own, and what was written before stays.
-nerdctl_run --name "$NAME" busybox sh -c 'ls /keep /drop; touch /keep /drop; setfattr -n user.x -v y /keep 2>/dev/null; true'
+nerdctl_run --name "$NAME" busybox sh -c 'exec 2>&1; ls /keep /drop; touch /keep /drop; setfattr -n user.x -v y /keep 2>/dev/null; true'
 id=$(nerdctl inspect --format '{{.Id}}' "$NAME")
 mkdir mnt
 eval "$(ctr snapshots --snapshotter $snapshotter mounts "$PWD/mnt" "$id")"

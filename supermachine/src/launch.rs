@@ -10,7 +10,7 @@ use rustix::process::geteuid;
 use vmm_api::{Disks, Extent, Fd, Upper};
 
 use crate::namespace::Namespace;
-use crate::writable::lock;
+use crate::writable::lock_disk;
 
 /// Layers begin on multiples of this on the layer disk, in bytes.
 const LAYER_ALIGNMENT: u64 = 4096;
@@ -219,7 +219,7 @@ impl Opened {
 /// Two VMs that write to one disk would destroy it.
 fn take(file: &File, path: &Path) -> Result<(), LaunchError> {
     let locked =
-        lock(file).map_err(|source| LaunchError::Open { role: "writable layer", path: path.to_owned(), source });
+        lock_disk(file).map_err(|source| LaunchError::Open { role: "writable layer", path: path.to_owned(), source });
     if locked? { Ok(()) } else { Err(LaunchError::InUse { path: path.to_owned() }) }
 }
 

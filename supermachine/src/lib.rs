@@ -53,5 +53,6 @@ pub use vm::{Mode, StartError, Started, Stream, StreamError, Timeline, Vm};
 pub use vmm::{Exit, ExitReason, Exited};
 pub use vmm_api::Shape;
 pub use writable::{
-    AskedAt, ExportError, Exported, Exporter, Import, ImportError, Truth, VmNote, WritableError, WritableLayer, lock,
+    AskedAt, ExportError, Exported, Exporter, Import, ImportError, Truth, VmNote, WritableError, WritableLayer,
+    lock_disk,
 };

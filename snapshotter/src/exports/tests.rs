@@ -52,7 +52,7 @@ impl Shim for FakeShim {
 /// Has a disk as a VMM would.
 fn take(layer: &WritableLayer) -> File {
     let disk = File::options().write(true).open(layer.disk()).unwrap();
-    assert!(supermachine::lock(&disk).unwrap());
+    assert!(supermachine::lock_disk(&disk).unwrap());
     disk
 }
 

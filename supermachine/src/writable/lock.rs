@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{F_UNLCK, F_WRLCK, SEEK_SET, flock};
 
 /// Locks a disk's file for whoever has this description of it. False if another has it locked.
-pub fn lock(file: &File) -> io::Result<bool> {
+pub fn lock_disk(file: &File) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_OFD_SETLK(&whole())) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
@@ -40,13 +40,13 @@ mod tests {
         let open = || File::options().read(true).write(true).open(&path).unwrap();
         let (one, other) = (open(), open());
         assert!(!is_locked(&other).unwrap());
-        assert!(lock(&one).unwrap() && lock(&one).unwrap());
-        assert!(!lock(&other).unwrap() && is_locked(&other).unwrap());
+        assert!(lock_disk(&one).unwrap() && lock_disk(&one).unwrap());
+        assert!(!lock_disk(&other).unwrap() && is_locked(&other).unwrap());
         // As when it is sent to another process.
         let sent = one.try_clone().unwrap();
         drop(one);
-        assert!(!lock(&other).unwrap());
+        assert!(!lock_disk(&other).unwrap());
         drop(sent);
-        assert!(lock(&other).unwrap());
+        assert!(lock_disk(&other).unwrap());
     }
 }

@@ -108,11 +108,11 @@ fn who_has_a_vm_is_noted_as_long_as_it_runs() {
     assert_eq!(layer.vm(), None);
     assert!(!layer.is_in_use().unwrap());
     let disk = File::options().write(true).open(layer.disk()).unwrap();
-    assert!(lock(&disk).unwrap());
+    assert!(lock_disk(&disk).unwrap());
     assert!(layer.is_in_use().unwrap());
     drop(disk);
     let fresh = File::create(layer.fresh_disk()).unwrap();
     assert!(!layer.is_in_use().unwrap());
-    assert!(lock(&fresh).unwrap());
+    assert!(lock_disk(&fresh).unwrap());
     assert!(layer.is_in_use().unwrap());
 }
