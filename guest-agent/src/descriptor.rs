@@ -25,6 +25,13 @@ impl Descriptor {
         Ok(Self { inner: sys::watch(fd)? })
     }
 
+    /// Gives the descriptor back, in blocking mode.
+    pub(crate) fn into_blocking(self) -> io::Result<OwnedFd> {
+        let fd = self.inner.into_inner();
+        rustix::io::ioctl_fionbio(&fd, false)?;
+        Ok(fd)
+    }
+
     /// Runs `operation` as soon as it doesn't answer "would block" for reading.
     pub(crate) async fn when_readable<T>(
         &self,

@@ -1,8 +1,9 @@
 //! What the agent does to the machine it runs on, apart from containers.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use agent_proto::{ResumeRequest, RootFilesystem};
+use agent_proto::{ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
 use async_trait::async_trait;
 
 use crate::refusal::Refusal;
@@ -15,8 +16,16 @@ pub(crate) trait Guest: Send + Sync + 'static {
     fn resume(&self, request: &ResumeRequest) -> Result<(), Refusal>;
     /// Makes the machine fit to be captured.
     fn prepare_capture(&self) -> Result<(), Refusal>;
-    /// Assembles a container's root file system and answers where it is.
-    async fn assemble(&self, container: &str, rootfs: &RootFilesystem) -> Result<PathBuf, Refusal>;
+    /// Assembles a container's root file system and answers where it is. Its writable layer first gets what the archive
+    /// holds that `content` carries.
+    async fn assemble(
+        &self,
+        container: &str,
+        rootfs: &RootFilesystem,
+        content: Option<OwnedFd>,
+    ) -> Result<PathBuf, Refusal>;
     /// Takes it apart again, with everything written to it safe on the disk.
     fn dismantle(&self, container: &str) -> Result<(), Refusal>;
+    /// Writes what the writable layer holds to `archive`, unless it is as known.
+    async fn export(&self, request: &ExportUpperRequest, archive: OwnedFd) -> Result<ExportUpperResponse, Refusal>;
 }

@@ -5,6 +5,7 @@
 //! (`container`), because only a process with one thread and no locks may be duplicated and go on.
 #![deny(unsafe_code)]
 
+mod archive;
 mod boot;
 mod cgroup;
 mod container;

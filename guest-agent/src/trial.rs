@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use agent_proto::{ResumeRequest, RootFilesystem};
+use agent_proto::{ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
 use async_trait::async_trait;
 
 use crate::guest::Guest;
-use crate::refusal::Refusal;
+use crate::refusal::{Kind, Refusal};
 use crate::server::{self, Places, Sockets};
 use crate::zygote;
 
@@ -62,8 +62,17 @@ impl Guest for DirectoryGuest {
         Ok(())
     }
 
-    async fn assemble(&self, _container: &str, _rootfs: &RootFilesystem) -> Result<PathBuf, Refusal> {
+    async fn assemble(
+        &self,
+        _container: &str,
+        _rootfs: &RootFilesystem,
+        _content: Option<OwnedFd>,
+    ) -> Result<PathBuf, Refusal> {
         Ok(self.rootfs.clone())
+    }
+
+    async fn export(&self, _request: &ExportUpperRequest, _archive: OwnedFd) -> Result<ExportUpperResponse, Refusal> {
+        Err(Refusal::new(Kind::FailedPrecondition, "a trial has no upper disk"))
     }
 
     fn dismantle(&self, _container: &str) -> Result<(), Refusal> {

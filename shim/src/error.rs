@@ -208,7 +208,12 @@ fn sandbox_code(error: &SandboxError) -> Code {
         SandboxError::Limit(error) => host_limit_code(error),
         SandboxError::Machine(error) => kind_code(error.kind()),
         SandboxError::Start(error) => kind_code(error.kind()),
-        SandboxError::Upper { .. } | SandboxError::Cgroup { .. } => Code::FAILED_PRECONDITION,
+        SandboxError::Export(error) => kind_code(error.kind()),
+        SandboxError::Import(error) => kind_code(error.kind()),
+        SandboxError::Upper { .. } | SandboxError::Cgroup { .. } | SandboxError::InUse { .. } => {
+            Code::FAILED_PRECONDITION
+        }
+        SandboxError::Writable(_) => Code::INTERNAL,
         SandboxError::Stream(_) | SandboxError::Gone => Code::UNAVAILABLE,
     }
 }

@@ -17,7 +17,7 @@ use ttrpc::{Code, get_status};
 use crate::bakes::{Asked, Bakes, WrongShape};
 use crate::directory::Directory;
 use crate::error::chain;
-use crate::layers::{ConvertError, Form, Layers};
+use crate::layers::{ConvertError, Layers};
 use crate::record::{Id, Kind};
 use crate::snapshots::Snapshots;
 
@@ -43,15 +43,9 @@ fn refusal(code: Code, message: impl ToString) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(get_status(code, message))
 }
 
-/// The caller's directory, with what is known of it.
-struct Wanted {
-    id: Id,
-    form: Form,
-}
-
 impl Control {
-    /// Finds the snapshots whose `fs` directories these are.
-    async fn identify(&self, directories: &[String]) -> ttrpc::Result<Vec<Wanted>> {
+    /// Finds the committed snapshots whose `fs` directories these are.
+    async fn identify(&self, directories: &[String]) -> ttrpc::Result<Vec<Id>> {
         let snapshots = Arc::clone(&self.snapshots);
         let kinds = tokio::task::spawn_blocking(move || snapshots.kinds()).await;
         let kinds = kinds.map_err(|error| refusal(Code::INTERNAL, error))?;
@@ -64,18 +58,17 @@ impl Control {
             let kind = kinds
                 .get(&id)
                 .ok_or_else(|| refusal(Code::NOT_FOUND, format!("there is no snapshot with the directory {text:?}")))?;
-            let form = if *kind == Kind::Committed { Form::Layer } else { Form::Written };
-            Ok(Wanted { id, form })
+            if *kind != Kind::Committed {
+                return Err(refusal(Code::INVALID_ARGUMENT, format!("the snapshot of {text:?} is no layer")));
+            }
+            Ok(id)
         };
         directories.iter().map(identify).collect()
     }
 
-    /// The path of one squashfs file; empty for an active snapshot into which the host has written nothing.
-    async fn ensure(&self, Wanted { id, form }: Wanted) -> ttrpc::Result<String> {
-        if form == Form::Written && is_empty(&self.directory.files(id)) {
-            return Ok(String::new());
-        }
-        match self.layers.convert_now(id, form).await {
+    /// The path of one squashfs file.
+    async fn ensure(&self, id: Id) -> ttrpc::Result<String> {
+        match self.layers.convert_now(id).await {
             Ok(path) => Ok(path.display().to_string()),
             Err(failure) => {
                 let code = match *failure {
@@ -92,11 +85,6 @@ impl Control {
     }
 }
 
-/// A directory that can't be read isn't called empty: converting it says what is wrong.
-fn is_empty(directory: &Path) -> bool {
-    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
-}
-
 #[async_trait]
 impl Daemon for Control {
     async fn ensure_layers(
@@ -105,7 +93,7 @@ impl Daemon for Control {
         request: EnsureLayersRequest,
     ) -> ttrpc::Result<EnsureLayersResponse> {
         let wanted = self.identify(&request.lower_directories).await?;
-        let layers = try_join_all(wanted.into_iter().map(|wanted| self.ensure(wanted))).await?;
+        let layers = try_join_all(wanted.into_iter().map(|id| self.ensure(id))).await?;
         Ok(EnsureLayersResponse { layers, ..Default::default() })
     }
 

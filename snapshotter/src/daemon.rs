@@ -16,6 +16,7 @@ use crate::bakes::Bakes;
 use crate::control::{self, Control};
 use crate::directory::Directory;
 use crate::error::chain;
+use crate::exports::Exports;
 use crate::layers::{Layers, Workers, check_tool};
 use crate::metastore::Metastore;
 use crate::service::SnapshotService;
@@ -62,13 +63,14 @@ impl Daemon {
         let mut inherited = Inherited::take().context("can't take the service manager's sockets")?;
         let (listener, _socket) = listen(&mut inherited, &config.paths.snapshotter_socket)?;
         let (control_listener, _control_socket) = listen(&mut inherited, &config.paths.daemon_socket)?;
+        let exports = Exports::new(config.clone(), Arc::clone(&directory));
         let (bakes, builder) = Bakes::start(config).context("can't start the bake builder")?;
         let control =
             Control { directory, snapshots: Arc::clone(&snapshots), layers: layers.clone(), bakes: bakes.clone() };
         let mut control = control::serve(control, control_listener).await.context("can't serve shims")?;
         let (stopping, stopped) = oneshot::channel::<()>();
         let server = tonic::transport::Server::builder()
-            .add_service(SnapshotsServer::new(SnapshotService(snapshots)))
+            .add_service(SnapshotsServer::new(SnapshotService { snapshots, exports }))
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
                 // A sender that is gone stops the server too.
                 drop(stopped.await);

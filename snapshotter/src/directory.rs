@@ -6,9 +6,9 @@
 //! upper-template.ext4          what the shim copies to make a writable disk (template.rs)
 //! snapshots/<id>/fs            the snapshot's files: an overlay's upper directory while active, then a lower one
 //! snapshots/<id>/work          the overlay's work directory, only while active
-//! snapshots/<id>/layer.squashfs    `fs` of a committed snapshot, converted; complete if it has this name
-//! snapshots/<id>/written.squashfs  what the host wrote into `fs` of an active snapshot, converted for its next VM
-//! snapshots/<id>/upper.ext4    the writable disk of an active snapshot's VM, made by the shim
+//! snapshots/<id>/layer.squashfs  `fs` of a committed snapshot, converted; complete if it has this name
+//! snapshots/<id>/upper.ext4    the writable disk of an active snapshot's VM, made by the shim; what else concerns it
+//!                              is listed at `WritableLayer`
 //! snapshots/rm-<id>            removed, to be deleted by Cleanup
 //! ```
 //!
@@ -20,6 +20,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use supermachine::WritableLayer;
 
 use crate::record::Id;
 
@@ -98,12 +99,9 @@ impl Directory {
         self.snapshot(id).join("layer.squashfs")
     }
 
-    pub(crate) fn written(&self, id: Id) -> PathBuf {
-        self.snapshot(id).join("written.squashfs")
-    }
-
-    pub(crate) fn disk(&self, id: Id) -> PathBuf {
-        self.snapshot(id).join("upper.ext4")
+    /// The folder as that of a writable layer.
+    pub(crate) fn writable(&self, id: Id) -> WritableLayer {
+        WritableLayer::new(self.snapshot(id))
     }
 
     /// The snapshot whose `fs` this path is.

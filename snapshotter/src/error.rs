@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Every variant but the last three is the caller's doing, and each has its own RPC code (`service.rs`).
+/// Every variant but the last four is the caller's doing, and each has its own RPC code (`service.rs`).
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SnapshotError {
     #[error("no snapshot {key:?}")]
@@ -36,6 +36,8 @@ pub(crate) enum SnapshotError {
         #[source]
         source: crate::filter::FilterError,
     },
+    #[error("what the snapshot's container has written can't be had")]
+    Export(#[from] crate::exports::ExportsError),
     #[error("{path}")]
     Io {
         path: PathBuf,

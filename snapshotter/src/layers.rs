@@ -23,16 +23,6 @@ use crate::record::Id;
 use convert::Progress;
 pub(crate) use convert::{ConvertError, check_tool};
 
-/// Which of a snapshot's two possible squashfs files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Form {
-    /// Of a committed snapshot: never changes.
-    Layer,
-    /// What the host has written into an active snapshot.
-    Written,
-}
-
-type Task = (Id, Form);
 type Outcome = Result<(), Arc<ConvertError>>;
 
 /// Hands conversions to worker threads.
@@ -48,10 +38,10 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    urgent: VecDeque<Task>,
-    idle: VecDeque<Task>,
+    urgent: VecDeque<Id>,
+    idle: VecDeque<Id>,
     /// Everything queued or running.
-    jobs: HashMap<Task, Job>,
+    jobs: HashMap<Id, Job>,
     closed: bool,
 }
 
@@ -92,45 +82,42 @@ impl Layers {
 
     /// Queues a committed snapshot unless its layer is there.
     pub(crate) fn convert_later(&self, id: Id) {
-        let task = (id, Form::Layer);
         let mut state = self.0.lock();
-        if !state.closed && !state.jobs.contains_key(&task) && !self.0.directory.layer(id).exists() {
-            state.jobs.insert(task, Job::default());
-            state.idle.push_back(task);
+        if !state.closed && !state.jobs.contains_key(&id) && !self.0.directory.layer(id).exists() {
+            state.jobs.insert(id, Job::default());
+            state.idle.push_back(id);
             self.0.changed.notify_all();
         }
     }
 
-    /// Returns the squashfs file once it is there. The layer of a committed snapshot is converted at most once, what
-    /// was written into an active one anew each time.
-    pub(crate) async fn convert_now(&self, id: Id, form: Form) -> Result<PathBuf, Arc<ConvertError>> {
-        let target = self.0.target((id, form));
-        let Some(outcome) = self.demand((id, form)) else { return Ok(target) };
+    /// Returns the squashfs file of a committed snapshot once it is there.
+    pub(crate) async fn convert_now(&self, id: Id) -> Result<PathBuf, Arc<ConvertError>> {
+        let target = self.0.directory.layer(id);
+        let Some(outcome) = self.demand(id) else { return Ok(target) };
         match outcome.await {
             Ok(result) => result.map(|()| target),
             Err(_dropped) => Err(Arc::new(ConvertError::Cancelled)),
         }
     }
 
-    /// Puts a task first; nothing if its file is there.
-    fn demand(&self, task: Task) -> Option<oneshot::Receiver<Outcome>> {
+    /// Puts a snapshot first; nothing if its file is there.
+    fn demand(&self, id: Id) -> Option<oneshot::Receiver<Outcome>> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.0.lock();
-        let there = task.1 == Form::Layer && self.0.target(task).exists();
-        if there && !state.jobs.contains_key(&task) {
+        if self.0.directory.layer(id).exists() && !state.jobs.contains_key(&id) {
             return None;
         }
         if state.closed {
             // The sender is dropped: cancelled.
             return Some(receiver);
         }
-        let job = state.jobs.entry(task).or_default();
+        let job = state.jobs.entry(id).or_default();
         job.waiting.push(sender);
         if let Some(progress) = &job.running {
             progress.hurry();
-        } else if !state.urgent.contains(&task) {
-            state.idle.retain(|queued| *queued != task);
-            state.urgent.push_back(task);
+        } else if !state.urgent.contains(&id) {
+            state.idle.retain(|queued| *queued != id);
+            state.urgent.push_back(id);
             self.0.changed.notify_all();
         }
         Some(receiver)
@@ -139,14 +126,13 @@ impl Layers {
     /// Drops or stops what concerns a removed snapshot.
     pub(crate) fn forget(&self, id: Id) {
         let mut state = self.0.lock();
-        state.urgent.retain(|task| task.0 != id);
-        state.idle.retain(|task| task.0 != id);
-        state.jobs.retain(|task, job| {
-            if let Some(progress) = job.running.as_ref().filter(|_| task.0 == id) {
-                progress.cancel();
-            }
-            task.0 != id || job.running.is_some()
-        });
+        state.urgent.retain(|queued| *queued != id);
+        state.idle.retain(|queued| *queued != id);
+        let is_running =
+            state.jobs.get(&id).and_then(|job| job.running.as_ref()).map(|progress| progress.cancel()).is_some();
+        if !is_running {
+            state.jobs.remove(&id);
+        }
     }
 
     /// Stops everything. What wasn't converted is queued again by the next start.
@@ -155,7 +141,7 @@ impl Layers {
         state.closed = true;
         state.urgent.clear();
         state.idle.clear();
-        state.jobs.retain(|_task, job| {
+        state.jobs.retain(|_id, job| {
             if let Some(progress) = &job.running {
                 progress.cancel();
             }
@@ -170,52 +156,44 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn target(&self, (id, form): Task) -> PathBuf {
-        match form {
-            Form::Layer => self.directory.layer(id),
-            Form::Written => self.directory.written(id),
-        }
-    }
-
     fn work(&self, takes_idle: bool) {
-        while let Some((task, idle, progress)) = self.next(takes_idle) {
-            let outcome = self.run(task, idle, &progress);
-            let job = self.lock().jobs.remove(&task);
+        while let Some((id, idle, progress)) = self.next(takes_idle) {
+            let outcome = self.run(id, idle, &progress);
+            let job = self.lock().jobs.remove(&id);
             for waiting in job.map(|job| job.waiting).unwrap_or_default() {
                 if waiting.send(outcome.clone()).is_err() {
-                    debug!(id = %task.0, "nobody waits for this layer any more");
+                    debug!(%id, "nobody waits for this layer any more");
                 }
             }
         }
     }
 
-    /// Waits for a task; nothing once closed.
-    fn next(&self, takes_idle: bool) -> Option<(Task, bool, Arc<Progress>)> {
+    /// Waits for a snapshot to convert; nothing once closed.
+    fn next(&self, takes_idle: bool) -> Option<(Id, bool, Arc<Progress>)> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            let urgent = state.urgent.pop_front().map(|task| (task, false));
+            let urgent = state.urgent.pop_front().map(|id| (id, false));
             let found = urgent.or_else(|| {
                 let idle = if takes_idle { state.idle.pop_front() } else { None };
-                idle.map(|task| (task, true))
+                idle.map(|id| (id, true))
             });
-            if let Some((task, idle)) = found {
+            if let Some((id, idle)) = found {
                 let progress = Arc::new(Progress::new());
-                state.jobs.entry(task).or_default().running = Some(Arc::clone(&progress));
-                return Some((task, idle, progress));
+                state.jobs.entry(id).or_default().running = Some(Arc::clone(&progress));
+                return Some((id, idle, progress));
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn run(&self, task: Task, idle: bool, progress: &Progress) -> Outcome {
-        let (id, form) = task;
+    fn run(&self, id: Id, idle: bool, progress: &Progress) -> Outcome {
         let start = Instant::now();
-        match convert::convert(&self.directory.files(id), &self.target(task), idle, progress) {
+        match convert::convert(&self.directory.files(id), &self.directory.layer(id), idle, progress) {
             Ok(left_out) => {
-                info!(%id, ?form, idle, took = ?start.elapsed(), "converted");
+                info!(%id, idle, took = ?start.elapsed(), "converted");
                 if left_out != stream::LeftOut::default() {
                     let stream::LeftOut { attributes, sockets } = left_out;
                     warn!(%id, attributes, sockets, "left out what squashfs can't hold: attributes such as ACLs, sockets");
@@ -223,11 +201,11 @@ impl Shared {
                 Ok(())
             }
             Err(ConvertError::Cancelled) => {
-                debug!(%id, ?form, "conversion cancelled");
+                debug!(%id, "conversion cancelled");
                 Err(Arc::new(ConvertError::Cancelled))
             }
             Err(failure) => {
-                warn!(%id, ?form, error = chain(&failure), "conversion failed; it is tried again when a container needs it");
+                warn!(%id, error = chain(&failure), "conversion failed; it is tried again when a container needs it");
                 Err(Arc::new(failure))
             }
         }

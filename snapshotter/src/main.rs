@@ -7,6 +7,7 @@ mod control;
 mod daemon;
 mod directory;
 mod error;
+mod exports;
 mod filter;
 mod layers;
 mod metastore;

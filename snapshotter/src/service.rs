@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use prost_types::Timestamp;
+use supermachine::ErrorKind;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{debug, error};
 
 use crate::error::{SnapshotError, chain};
+use crate::exports::Exports;
 use crate::mounts::Mount;
 use crate::record::{Kind, Labels, Moment, Named};
 use crate::snapshots::{Commit, Snapshots};
@@ -24,7 +26,10 @@ const LIST_CHUNK: usize = 64;
 
 /// Serves containerd.
 #[derive(Debug, Clone)]
-pub(crate) struct SnapshotService(pub(crate) Arc<Snapshots>);
+pub(crate) struct SnapshotService {
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) exports: Exports,
+}
 
 impl SnapshotService {
     /// Runs a blocking operation on a thread that may block.
@@ -33,7 +38,7 @@ impl SnapshotService {
         call: &'static str,
         operation: impl FnOnce(&Snapshots) -> Result<T, SnapshotError> + Send + 'static,
     ) -> Result<T, Status> {
-        let snapshots = Arc::clone(&self.0);
+        let snapshots = Arc::clone(&self.snapshots);
         match tokio::task::spawn_blocking(move || operation(&snapshots)).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(failure)) => Err(status(call, &failure)),
@@ -61,6 +66,11 @@ fn status(call: &'static str, failure: &SnapshotError) -> Status {
         | SnapshotError::LongLabel { .. }
         | SnapshotError::Empty { .. }
         | SnapshotError::Filter { .. } => Status::invalid_argument(text),
+        SnapshotError::Export(failure) => match failure.kind() {
+            ErrorKind::FailedPrecondition => Status::failed_precondition(text),
+            ErrorKind::Unavailable | ErrorKind::DeadlineExceeded => Status::unavailable(text),
+            _ => Status::internal(text),
+        },
         SnapshotError::Io { .. } | SnapshotError::Record { .. } | SnapshotError::Database { .. } => {
             Status::internal(text)
         }
@@ -124,7 +134,10 @@ impl Service for SnapshotService {
 
     async fn mounts(&self, request: Request<api::MountsRequest>) -> Answer<api::MountsResponse> {
         let key = request.into_inner().key;
-        let mount = self.run("Mounts", move |s| s.mounts(&key)).await?;
+        let (mount, ahead) = self.run("Mounts", move |s| s.mounts(&key)).await?;
+        if let Some(id) = ahead {
+            self.exports.bring(id).await.map_err(|failure| status("Mounts", &failure.into()))?;
+        }
         Ok(Response::new(api::MountsResponse { mounts: to_mounts(mount) }))
     }
 
@@ -136,7 +149,9 @@ impl Service for SnapshotService {
 
     async fn remove(&self, request: Request<api::RemoveSnapshotRequest>) -> Answer<()> {
         let key = request.into_inner().key;
-        self.run("Remove", move |s| s.remove(&key)).await.map(Response::new)
+        let id = self.run("Remove", move |s| s.remove(&key)).await?;
+        self.exports.forget(id);
+        Ok(Response::new(()))
     }
 
     async fn stat(&self, request: Request<api::StatSnapshotRequest>) -> Answer<api::StatSnapshotResponse> {

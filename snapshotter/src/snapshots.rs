@@ -9,6 +9,7 @@ use tracing::warn;
 
 use crate::directory::Directory;
 use crate::error::{SnapshotError, chain};
+use crate::exports;
 use crate::filter::Filter;
 use crate::layers::Layers;
 use crate::metastore::{Lineage, Metastore, NewSnapshot};
@@ -56,6 +57,7 @@ impl Snapshots {
             if repaired.map_err(SnapshotError::at(&self.directory.snapshot(record.id)))? {
                 warn!(key = name, id = %record.id, "made the folder of a snapshot that had lost it");
             }
+            exports::sweep(&self.directory.writable(record.id));
         }
         Ok(())
     }
@@ -77,10 +79,15 @@ impl Snapshots {
         mount(&self.directory, lineage, &self.overlay)
     }
 
-    pub(crate) fn mounts(&self, key: &str) -> Result<Mount, SnapshotError> {
+    /// How to mount a snapshot, and its id if what was written to it must be brought there first.
+    pub(crate) fn mounts(&self, key: &str) -> Result<(Mount, Option<Id>), SnapshotError> {
         let lineage = self.metastore.lineage(key)?;
         match lineage.kind {
-            Kind::Active | Kind::View => Ok(self.mount(&lineage)),
+            Kind::View => Ok((self.mount(&lineage), None)),
+            Kind::Active => {
+                let is_ahead = self.directory.writable(lineage.id).is_ahead();
+                Ok((self.mount(&lineage), is_ahead.then_some(lineage.id)))
+            }
             Kind::Committed => Err(SnapshotError::NotMountable { key: key.to_owned() }),
         }
     }
@@ -98,7 +105,7 @@ impl Snapshots {
         if !parent.is_empty() && active.parent.as_ref() != Some(&parent) {
             return Err(SnapshotError::ParentChanged { key });
         }
-        if self.directory.disk(active.id).exists() {
+        if self.directory.writable(active.id).disk().exists() {
             return Err(SnapshotError::HoldsDisk { key });
         }
         if self.metastore.get(&name).is_ok() {
@@ -109,24 +116,23 @@ impl Snapshots {
         tree::flush(&files, usage.inodes).map_err(SnapshotError::at(&files))?;
         let id = self.metastore.commit(&key, &name, labels, usage)?;
         self.sizes.forget(id);
-        for leftover in [self.directory.work(id), self.directory.written(id)] {
-            if let Err(error) = tree::delete(&leftover) {
-                warn!(path = %leftover.display(), error = chain(&error), "this stays until the snapshot is removed");
-            }
+        let work = self.directory.work(id);
+        if let Err(error) = tree::delete(&work) {
+            warn!(path = %work.display(), error = chain(&error), "this stays until the snapshot is removed");
         }
         self.layers.convert_later(id);
         Ok(())
     }
 
     /// Forgets a snapshot and sets its folder aside for [`Self::cleanup`].
-    pub(crate) fn remove(&self, key: &str) -> Result<(), SnapshotError> {
+    pub(crate) fn remove(&self, key: &str) -> Result<Id, SnapshotError> {
         let Record { id, .. } = self.metastore.remove(key)?;
         self.layers.forget(id);
         self.sizes.forget(id);
         if let Err(error) = self.directory.discard(id) {
             warn!(%id, error = chain(&error), "a removed snapshot's folder can't be renamed: Cleanup will try again");
         }
-        Ok(())
+        Ok(id)
     }
 
     /// Deletes the folders of removed snapshots and of those that a crash left without a record.
@@ -189,8 +195,7 @@ impl Snapshots {
             Kind::Active => {
                 let files = self.directory.files(id);
                 let usage = self.sizes.measure(id, &files).map_err(SnapshotError::at(&files))?;
-                let written = tree::file_bytes(&self.directory.written(id));
-                (usage, tree::file_bytes(&self.directory.disk(id)) + written)
+                (usage, tree::file_bytes(&self.directory.writable(id).disk()))
             }
         };
         Ok(Usage { bytes: usage.bytes + more, inodes: usage.inodes + u64::from(more > 0) })

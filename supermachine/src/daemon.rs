@@ -2,25 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-#[allow(
-    missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::allow_attributes_without_reason,
-    clippy::needless_pass_by_value,
-    clippy::map_err_ignore,
-    reason = "generated code"
-)]
-mod generated {
-    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
-}
-
-pub use generated::daemon::*;
-pub use generated::daemon_ttrpc::{Daemon, DaemonClient, create_daemon};
+pub use crate::generated::daemon::*;
+pub use crate::generated::daemon_ttrpc::{Daemon, DaemonClient, create_daemon};
 
 /// The daemon can't be reached.
 #[derive(Debug, thiserror::Error)]

@@ -3,13 +3,14 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use agent_proto::{Layer, RootFilesystem};
 use rustix::process::geteuid;
 use vmm_api::{Disks, Extent, Fd, Upper};
 
 use crate::namespace::Namespace;
+use crate::writable::lock_disk;
 
 /// Layers begin on multiples of this on the layer disk, in bytes.
 const LAYER_ALIGNMENT: u64 = 4096;
@@ -91,6 +92,16 @@ pub enum LaunchError {
         /// What to do.
         remedy: &'static str,
     },
+    /// Another VM has the writable layer.
+    #[error(
+        "the writable layer {} is in use by another virtual machine; stop its container, or wait until what reads it \
+         has ended",
+        path.display()
+    )]
+    InUse {
+        /// Its path.
+        path: PathBuf,
+    },
     /// No network namespace.
     #[error("cannot make a network namespace; a limit may be reached (sysctl user.max_net_namespaces)")]
     Namespace(#[source] io::Error),
@@ -143,6 +154,9 @@ impl Opened {
         {
             let remedy = "a disk is a whole number of 512-byte sectors";
             return Err(LaunchError::Size { role: "writable layer", path: path.clone(), bytes: *bytes, remedy });
+        }
+        if let (Some((file, _)), Some(path)) = (&upper, &launch.upper) {
+            take(file, path)?;
         }
         let network = match &launch.network {
             Network::New => OpenedNetwork::New,
@@ -202,6 +216,13 @@ impl Opened {
     }
 }
 
+/// Two VMs that write to one disk would destroy it.
+fn take(file: &File, path: &Path) -> Result<(), LaunchError> {
+    let locked =
+        lock_disk(file).map_err(|source| LaunchError::Open { role: "writable layer", path: path.to_owned(), source });
+    if locked? { Ok(()) } else { Err(LaunchError::InUse { path: path.to_owned() }) }
+}
+
 /// Opens a file that must have contents.
 fn file(
     role: &'static str,
@@ -257,6 +278,20 @@ mod tests {
         assert_eq!(layers, [(0, 4096), (4096, 8192), (12288, 4096)]);
         assert!(rootfs.writable);
         assert_eq!(rootfs.upper_bytes, 1024);
+    }
+
+    #[test]
+    fn a_disk_is_one_launch_s_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("upper");
+        std::fs::write(&path, [0; 512]).unwrap();
+        let launch = launch(&[], Some(path.clone()));
+        let first = Opened::open(&launch).unwrap();
+        let error = Opened::open(&launch).unwrap_err();
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        assert!(matches!(error, LaunchError::InUse { .. }));
+        drop(first);
+        Opened::open(&launch).unwrap();
     }
 
     #[test]

@@ -17,9 +17,28 @@ mod launch;
 mod machine;
 mod namespace;
 mod run_directory;
+pub mod shim;
 mod upper;
 mod vm;
 mod vmm;
+mod writable;
+
+#[allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::allow_attributes_without_reason,
+    clippy::needless_pass_by_value,
+    clippy::map_err_ignore,
+    reason = "generated code"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/mod.rs"));
+}
 
 pub use agent_proto as agent;
 pub use bake::{Key, Level, Reason};
@@ -33,3 +52,7 @@ pub use upper::{UpperError, clone_upper};
 pub use vm::{Mode, StartError, Started, Stream, StreamError, Timeline, Vm};
 pub use vmm::{Exit, ExitReason, Exited};
 pub use vmm_api::Shape;
+pub use writable::{
+    AskedAt, ExportError, Exported, Exporter, Import, ImportError, Truth, VmNote, WritableError, WritableLayer,
+    lock_disk,
+};

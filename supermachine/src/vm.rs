@@ -8,6 +8,7 @@ mod stream;
 mod tests;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use agent_proto::{AgentClient, RootFilesystem};
@@ -17,6 +18,7 @@ use crate::launch::Launch;
 use crate::machine::Machine;
 use crate::run_directory::RunDirectory;
 use crate::vmm::{Exit, Exited, Process};
+use crate::writable::{Exporter, Import};
 
 pub(crate) use agent::Agent;
 pub use error::StartError;
@@ -127,6 +129,17 @@ impl Vm {
     /// Opens a stream for a process's standard input, output or error. The token names it in requests to the agent.
     pub fn open_stream(&self) -> Result<Stream, StreamError> {
         stream::open(&self.process)
+    }
+
+    /// Begins to export the writable layer, unless it is of the `known` generation; 0 for none.
+    pub fn exporter(&self, known: u64) -> Result<Exporter, StreamError> {
+        Ok(Exporter::new(self.agent.client.clone(), self.open_stream()?, &self.rootfs, known))
+    }
+
+    /// Begins to send a directory's files, to be named when a container is created whose writable layer, which is
+    /// empty, is to hold them.
+    pub fn import(&self, directory: &Path) -> Result<Import, StreamError> {
+        Ok(Import::begin(self.open_stream()?, directory))
     }
 
     /// Tells when the VM is gone.

@@ -126,7 +126,7 @@ fn latest() -> anyhow::Result<Product> {
     let modified = |path: &Path| path.metadata().and_then(|facts| facts.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
     let age = |profile: &Profile| programs_in(&profile.folder()).iter().map(|path| modified(path)).max();
     // What `cargo test` leaves there has only some of them.
-    let is_whole = |profile: &Profile| programs_in(&profile.folder()).len() == PROGRAMS.len() + 2;
+    let is_whole = |profile: &Profile| programs_in(&profile.folder()).len() == PROGRAMS.len() + 1 + TESTS.len();
     let profile = [Profile::Debug, Profile::Release].into_iter().filter(is_whole).max_by_key(age);
     let programs = profile.map(|profile| programs_in(&profile.folder())).unwrap_or_default();
     let cache = paths::cache()?;

@@ -3,10 +3,12 @@
 mod disk;
 mod layers;
 mod rootfs;
+mod upper;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use agent_proto::{ResumeRequest, RootFilesystem};
+use agent_proto::{ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
 use async_trait::async_trait;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::ClockId;
@@ -51,13 +53,22 @@ impl Guest for VirtualMachine {
         Ok(())
     }
 
-    async fn assemble(&self, container: &str, rootfs: &RootFilesystem) -> Result<PathBuf, Refusal> {
+    async fn assemble(
+        &self,
+        container: &str,
+        rootfs: &RootFilesystem,
+        content: Option<OwnedFd>,
+    ) -> Result<PathBuf, Refusal> {
         let mut layers = self.layers.lock().await;
-        Ok(rootfs::assemble(&mut layers, container, rootfs).await?)
+        Ok(rootfs::assemble(&mut layers, container, rootfs, content).await?)
     }
 
     fn dismantle(&self, container: &str) -> Result<(), Refusal> {
         Ok(rootfs::dismantle(container)?)
+    }
+
+    async fn export(&self, request: &ExportUpperRequest, archive: OwnedFd) -> Result<ExportUpperResponse, Refusal> {
+        Ok(upper::export(request, archive).await?)
     }
 }
 

@@ -75,7 +75,11 @@ impl<G: Guest> Server<G> {
         let id = request.container_id.as_str();
         let stdio = request.stdio.as_ref().unwrap_or_default();
         let rootfs = request.rootfs.as_ref().unwrap_or_default();
-        let (rootfs, streams) = tokio::try_join!(self.guest.assemble(id, rootfs), self.claim_streams(stdio))?;
+        let assemble = async {
+            let content = self.claim_blocking(rootfs.upper_content).await?;
+            self.guest.assemble(id, rootfs, content).await
+        };
+        let (rootfs, streams) = tokio::try_join!(assemble, self.claim_streams(stdio))?;
         let files = files::keep(&self.places.files.join(id), &request.files)?;
         let order = CreateOrder { container: id.to_owned(), rootfs, files, terminal: terminal_size(stdio) };
         let order = Order::Container { order, spec: &request.spec, cgroup: cgroup.clone() };

@@ -2,6 +2,7 @@
 
 mod containers;
 mod create;
+mod export;
 mod files;
 mod process;
 mod resources;
@@ -16,6 +17,7 @@ use std::sync::atomic::AtomicBool;
 
 use futures::stream;
 use tokio::runtime::Builder;
+use tokio::sync::Mutex;
 
 use crate::descriptor::Descriptor;
 use crate::guest::Guest;
@@ -51,6 +53,8 @@ pub(crate) struct Server<G> {
     reaper: Arc<Reaper>,
     streams: Arc<Streams>,
     containers: Containers,
+    /// Held while the writable layer is being exported.
+    exporting: Mutex<()>,
     /// The gate: nothing of a container happens before the machine was resumed.
     resumed: AtomicBool,
 }
@@ -69,6 +73,7 @@ pub(crate) fn serve(sockets: Sockets, guest: impl Guest, places: Places) -> io::
             reaper: Arc::clone(&reaper),
             streams: Arc::clone(&streams),
             containers: Containers::default(),
+            exporting: Mutex::default(),
             resumed: AtomicBool::new(false),
         };
         tokio::spawn(streams.run(stream_listener));

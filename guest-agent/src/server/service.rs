@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use agent_proto::process_list::Entry;
 use agent_proto::{
-    Agent, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty, OutOfMemory,
-    ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse,
-    SignalProcessRequest, UpdateContainerRequest, WaitOutOfMemoryRequest,
+    Agent, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty, ExportUpperRequest,
+    ExportUpperResponse, OutOfMemory, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ResizeTerminalRequest,
+    ResumeRequest, ResumeResponse, SignalProcessRequest, UpdateContainerRequest, WaitOutOfMemoryRequest,
 };
 use async_trait::async_trait;
 use rustix::thread::ClockId;
@@ -163,6 +163,11 @@ impl<G: Guest> Agent for Server<G> {
 
     async fn delete_process(&self, _: &TtrpcContext, request: ProcessRequest) -> ttrpc::Result<ProcessExit> {
         Ok(exited(self.delete(&request).await?))
+    }
+
+    async fn export_upper(&self, _: &TtrpcContext, request: ExportUpperRequest) -> ttrpc::Result<ExportUpperResponse> {
+        self.require_resumed()?;
+        Ok(self.export(&request).await?)
     }
 
     async fn prepare_capture(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {

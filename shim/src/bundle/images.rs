@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use containerd_shim_protos::types::mount::Mount;
 use supermachine::UpperDirectories;
 
-use super::{BundleError, RootLayers};
+use super::{BundleError, RootLayers, Writable};
 
 /// File systems of images that are read only.
 const LAYERS: [&str; 2] = ["erofs", "squashfs"];
@@ -56,8 +56,8 @@ pub(crate) fn assemble(mounts: &[Mount]) -> Result<RootLayers, BundleError> {
     if number != other {
         return Err(wrong(last, overlay, "has its upperdir and workdir in different mounts"));
     }
-    let upper = Some(images.find(last, number, overlay, &[UPPER])?);
-    Ok(RootLayers { layers, upper, upper_directories: UpperDirectories { files, work } })
+    let upper = images.find(last, number, overlay, &[UPPER])?;
+    Ok(RootLayers { layers, writable: Some(Writable::Image(upper, UpperDirectories { files, work })) })
 }
 
 /// Those that an overlay may name.
@@ -144,12 +144,11 @@ mod tests {
             mounts.push(overlay(&["workdir={{ mount 0 }}/w", "upperdir={{ mount 0 }}/u", lower]));
             let root = assemble(&mounts).unwrap();
             assert_eq!(root.layers, files, "{lower}");
-            assert_eq!(root.upper, Some(dir.path().join("upper")));
             let directories = UpperDirectories { files: "u".to_owned(), work: "w".to_owned() };
-            assert_eq!(root.upper_directories, directories);
+            assert_eq!(root.writable, Some(Writable::Image(dir.path().join("upper"), directories)));
             mounts.pop();
             mounts.push(overlay(&[lower]));
-            assert_eq!(assemble(&mounts).unwrap().upper, None);
+            assert_eq!(assemble(&mounts).unwrap().writable, None);
         }
         let single = &images(dir.path())[1..2];
         assert!(is_image(&single[0]));

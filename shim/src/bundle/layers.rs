@@ -1,13 +1,13 @@
 //! Finds the layer files behind a root file system's mounts.
 //!
 //! containerd hands over the mounts of a snapshot: an overlay of `<root>/snapshots/<id>/fs` directories, or a bind mount
-//! of a single one. Beside each such directory lies what the VM is given: `layer.squashfs` for a committed snapshot,
-//! `upper.ext4` for the active one.
+//! of a single one. Beside each such directory lies what the VM is given: `layer.squashfs` for a committed snapshot, and
+//! for the active one what a [`WritableLayer`] is made of.
 
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount;
-use supermachine::UpperDirectories;
+use supermachine::{UpperDirectories, WritableLayer};
 
 use super::{BundleError, images};
 
@@ -16,17 +16,23 @@ const SNAPSHOTS: &str = "snapshots";
 /// A snapshot's files as directories, within its own directory.
 const FILES: &str = "fs";
 const LAYER_FILE: &str = "layer.squashfs";
-const UPPER_FILE: &str = "upper.ext4";
 
 /// The disks that make a root file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RootLayers {
     /// Squashfs or erofs images, top layer last.
     pub(crate) layers: Vec<PathBuf>,
-    /// The writable layer's file, which may not exist yet; none for a read-only root.
-    pub(crate) upper: Option<PathBuf>,
-    /// Where the writable layer is within that.
-    pub(crate) upper_directories: UpperDirectories,
+    /// None for a read-only root.
+    pub(crate) writable: Option<Writable>,
+}
+
+/// What is written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Writable {
+    /// A snapshot of ours.
+    Snapshot(WritableLayer),
+    /// An image that another snapshotter made, and where in it.
+    Image(PathBuf, UpperDirectories),
 }
 
 /// Asks for layers that aren't converted yet.
@@ -38,9 +44,7 @@ pub(crate) trait EnsureLayers: Send + Sync {
 
 /// Finds the disks behind `mounts`: images that are listed, or a snapshot below `root`.
 ///
-/// When every layer is there this is one `stat` each; otherwise `daemon` is asked. So it is for what the host has
-/// written into the snapshot (`nerdctl cp` into a container that doesn't run), which becomes one more layer, below what
-/// the container has written itself.
+/// When every layer is there this is one `stat` each; otherwise `daemon` is asked.
 pub(crate) async fn locate(
     root: &Path,
     mounts: &[Mount],
@@ -52,25 +56,17 @@ pub(crate) async fn locate(
     }
     let snapshot = Snapshot::parse(root, mount)
         .ok_or_else(|| BundleError::ForeignRootfs { mount: format!("({} of {})", mount.type_, describe(mount)) })?;
-    let upper = snapshot.upper.as_ref().map(|directory| beside(directory, UPPER_FILE));
-    let files: Vec<_> = snapshot.lower.iter().map(|directory| beside(directory, LAYER_FILE)).collect();
+    let writable = snapshot.upper.map(|files| Writable::Snapshot(WritableLayer::of(&files)));
+    let files: Vec<_> = snapshot.lower.iter().map(|directory| directory.with_file_name(LAYER_FILE)).collect();
     let missing = files.iter().zip(&snapshot.lower).find(|(file, _)| !file.exists()).map(|(_, directory)| directory);
-    let written = snapshot.upper.iter().find(|directory| holds_files(directory));
-    let Some(cause) = missing.or(written).cloned() else {
-        return Ok(RootLayers { layers: files, upper, ..Default::default() });
+    let layers = match missing {
+        None => files,
+        Some(missing) => {
+            let answer = daemon.ensure(&snapshot.lower).await;
+            answer.map_err(|source| BundleError::Layer { path: missing.clone(), source })?
+        }
     };
-    let mut directories = snapshot.lower;
-    directories.extend(written.cloned());
-    let answer = daemon.ensure(&directories).await;
-    let mut layers = answer.map_err(|source| BundleError::Layer { path: cause, source })?;
-    // The host may have removed again what it wrote.
-    layers.retain(|layer| !layer.as_os_str().is_empty());
-    Ok(RootLayers { layers, upper, ..Default::default() })
-}
-
-/// A directory that can't be read has none: then there is nothing to convert either.
-fn holds_files(directory: &Path) -> bool {
-    std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+    Ok(RootLayers { layers, writable })
 }
 
 /// Snapshot directories of a mount.
@@ -114,10 +110,6 @@ fn is_snapshot(root: &Path, path: &Path) -> bool {
     parts.next().is_some() && parts.as_path() == Path::new(FILES)
 }
 
-fn beside(directory: &Path, file: &str) -> PathBuf {
-    directory.with_file_name(file)
-}
-
 /// What a user recognises a mount by: where its top layer lies.
 fn describe(mount: &Mount) -> String {
     let lower = mount.options.iter().find_map(|option| option.strip_prefix("lowerdir="));
@@ -138,18 +130,12 @@ mod tests {
         }
     }
 
-    /// Names a file for each directory.
-    struct EveryLayer;
-
-    #[async_trait::async_trait]
-    impl EnsureLayers for EveryLayer {
-        async fn ensure(&self, dirs: &[PathBuf]) -> Result<Vec<PathBuf>, Box<dyn std::error::Error + Send + Sync>> {
-            Ok(dirs.iter().map(|directory| directory.with_extension("squashfs")).collect())
-        }
-    }
-
     fn mount(type_: &str, source: &str, options: &[String]) -> Mount {
         Mount { type_: type_.into(), source: source.into(), options: options.to_vec(), ..Default::default() }
+    }
+
+    fn snapshot(root: &Path, id: u32) -> Option<Writable> {
+        Some(Writable::Snapshot(WritableLayer::new(root.join(format!("snapshots/{id}")))))
     }
 
     fn snapshots(ids: &[u32]) -> (tempfile::TempDir, Vec<String>) {
@@ -176,30 +162,18 @@ mod tests {
         let found = locate(root.path(), &[mount("overlay", "overlay", &options)], &NoDaemon).await.unwrap();
         let file = |id: u32, name: &str| root.path().join(format!("snapshots/{id}/{name}"));
         assert_eq!(found.layers, [file(1, LAYER_FILE), file(2, LAYER_FILE)]);
-        assert_eq!(found.upper, Some(file(3, UPPER_FILE)));
+        assert_eq!(found.writable, snapshot(root.path(), 3));
     }
 
     #[tokio::test]
     async fn bind_is_a_single_layer_or_a_bare_upper() {
         let (root, dirs) = snapshots(&[7]);
         let found = locate(root.path(), &[mount("bind", &dirs[0], &["ro".into(), "rbind".into()])], &NoDaemon).await;
-        assert_eq!(found.unwrap().layers, [root.path().join("snapshots/7/layer.squashfs")]);
+        let found = found.unwrap();
+        assert_eq!((found.layers, found.writable), (vec![root.path().join("snapshots/7/layer.squashfs")], None));
         let found = locate(root.path(), &[mount("bind", &dirs[0], &["rw".into(), "rbind".into()])], &NoDaemon).await;
-        assert_eq!(found.unwrap().upper, Some(root.path().join("snapshots/7/upper.ext4")));
-    }
-
-    #[tokio::test]
-    async fn what_the_host_wrote_is_the_top_layer() {
-        let (root, dirs) = snapshots(&[1, 2]);
-        let options = [format!("upperdir={}", dirs[1]), format!("lowerdir={}", dirs[0])];
-        let mount = mount("overlay", "overlay", &options);
-        let files = |id: u32| root.path().join(format!("snapshots/{id}/fs.squashfs"));
-        fs::write(root.path().join("snapshots/2/fs/copied"), "").unwrap();
-        let found = locate(root.path(), std::slice::from_ref(&mount), &EveryLayer).await.unwrap();
-        assert_eq!(found.layers, [files(1), files(2)]);
-        assert_eq!(found.upper, Some(root.path().join("snapshots/2/upper.ext4")));
-        let error = locate(root.path(), std::slice::from_ref(&mount), &NoDaemon).await.unwrap_err();
-        assert!(matches!(error, BundleError::Layer { path, .. } if path == Path::new(&dirs[1])));
+        let found = found.unwrap();
+        assert_eq!((found.layers, found.writable), (vec![], snapshot(root.path(), 7)));
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub(crate) use layers::{EnsureLayers, RootLayers, locate as locate_layers};
+pub(crate) use layers::{EnsureLayers, RootLayers, Writable, locate as locate_layers};
 pub(crate) use load::Bundle;
 pub(crate) use mounts::mounted_at;
 pub(crate) use transform::{GuestSpec, HostHooks, resources};

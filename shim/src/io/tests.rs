@@ -32,8 +32,16 @@ impl Sandbox for Wires {
         self.1.agent()
     }
 
-    fn rootfs(&self) -> agent_proto::RootFilesystem {
-        self.1.rootfs()
+    async fn rootfs(&self) -> Result<agent_proto::RootFilesystem, SandboxError> {
+        self.1.rootfs().await
+    }
+
+    async fn settle(&self) -> Result<(), SandboxError> {
+        self.1.settle().await
+    }
+
+    async fn export(&self, directory: &Path, known: &str) -> Result<crate::sandbox::Export, SandboxError> {
+        self.1.export(directory, known).await
     }
 
     async fn open_stream(&self) -> Result<Stream, SandboxError> {

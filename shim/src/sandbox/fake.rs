@@ -1,7 +1,7 @@
 //! A VM without a VM: the agent's protocol, spoken over a socket pair by a guest with a handful of programs.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use ttrpc::asynchronous::transport::{Listener, Socket};
 use ttrpc::asynchronous::{Client, Server, TtrpcContext};
 use ttrpc::{Code, get_status};
 
-use super::{Launch, Launcher, Sandbox, SandboxError};
+use super::{Export, Launch, Launcher, Sandbox, SandboxError};
 use crate::bundle::{BundleError, RootLayers};
 use crate::io::Stream;
 
@@ -254,8 +254,24 @@ impl Sandbox for FakeSandbox {
         &self.agent
     }
 
-    fn rootfs(&self) -> RootFilesystem {
-        RootFilesystem::default()
+    async fn rootfs(&self) -> Result<RootFilesystem, SandboxError> {
+        Ok(RootFilesystem::default())
+    }
+
+    async fn settle(&self) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    /// Nothing is ever written.
+    async fn export(&self, directory: &Path, known: &str) -> Result<Export, SandboxError> {
+        if self.is_gone() {
+            return Err(SandboxError::Gone);
+        }
+        let is_written = known != "first";
+        if is_written {
+            std::fs::create_dir(directory).unwrap();
+        }
+        Ok(Export { generation: "first".to_owned(), is_written })
     }
 
     async fn open_stream(&self) -> Result<Stream, SandboxError> {

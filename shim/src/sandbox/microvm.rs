@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_proto::{AgentClient, RootFilesystem};
 use containerd_shim_protos::types::mount::Mount;
 use supermachine::daemon::{self, EnsureLayersRequest, RequestBakeRequest};
-use supermachine::{Machine, Mode, Vm};
+use supermachine::{AskedAt, Exported, Machine, Mode, Vm, VmNote};
 use supermachine_config::Config;
-use tokio::sync::RwLock;
+use tokio::sync::{Mutex, RwLock};
 use tracing::{info, warn};
 
-use super::{Launch, Launcher, Sandbox, SandboxError};
+use super::disk::{Disk, TakenDisk};
+use super::{Export, Launch, Launcher, Sandbox, SandboxError};
 use crate::bundle::{BundleError, EnsureLayers, RootLayers, locate_layers};
 use crate::host_cgroup::{self, HostCgroup};
 use crate::io::Stream;
@@ -20,11 +22,13 @@ use crate::io::Stream;
 #[derive(Debug)]
 pub(crate) struct MicroVms {
     config: Config,
+    address: String,
 }
 
 impl MicroVms {
-    pub(crate) fn new(config: Config) -> Self {
-        Self { config }
+    /// `address` is where this shim can be asked for them.
+    pub(crate) fn new(config: Config, address: &str) -> Self {
+        Self { config, address: address.to_owned() }
     }
 }
 
@@ -39,9 +43,8 @@ impl Launcher for MicroVms {
         let annotations = launch.annotations.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let config = self.config.clone().with_annotations(annotations)?;
         let machine = Machine::load(&config)?;
-        if let Some(path) = &launch.root.upper {
-            clone_upper(&config.paths.upper_template(), path)?;
-        }
+        let disk = Disk::prepare(launch.root.writable, &config.paths.upper_template())?;
+        let asked = AskedAt { address: self.address.clone(), container: launch.id.clone() };
         let cgroup = launch.cgroup.map(MadeCgroup::make).transpose()?;
         if let Some(MadeCgroup(cgroup)) = &cgroup {
             let bounded = cgroup.bound_memory(machine.shape().memory_bytes);
@@ -55,8 +58,8 @@ impl Launcher for MicroVms {
                 // A container without a host name of its own shows its host's, as under runc.
                 hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
                 layers: launch.root.layers,
-                upper: launch.root.upper,
-                upper_directories: launch.root.upper_directories,
+                upper: disk.file.clone(),
+                upper_directories: disk.directories.clone(),
                 network: launch.network,
                 cgroup: cgroup.as_ref().map(|cgroup| cgroup.0.path().to_owned()),
                 id: launch.id,
@@ -74,16 +77,9 @@ impl Launcher for MicroVms {
             };
             tokio::spawn(request_bake(config.paths.daemon_socket.clone(), request));
         }
-        Ok(Arc::new(MicroVm::new(vm, cgroup)))
+        let (disk, note) = disk.taken(&asked)?;
+        Ok(Arc::new(MicroVm::new(Parts { note, vm, cgroup }, disk)))
     }
-}
-
-fn clone_upper(template: &Path, path: &Path) -> Result<(), SandboxError> {
-    if path.exists() {
-        return Ok(());
-    }
-    let cloned = supermachine::clone_upper(template, path);
-    cloned.map(drop).map_err(|source| SandboxError::Upper { path: path.to_owned(), source })
 }
 
 /// Asks the daemon for a bake, so that the next start of this shape restores. Failing that, the next is cold as well.
@@ -144,20 +140,42 @@ impl Drop for MadeCgroup {
 struct MicroVm {
     pid: u32,
     agent: AgentClient,
-    rootfs: RootFilesystem,
     exited: supermachine::Exited,
-    vm: RwLock<Option<(Vm, Option<MadeCgroup>)>>,
+    /// Begins the names of what is exported, so that those of two VMs differ.
+    name: String,
+    vm: RwLock<Option<Parts>>,
+    disk: Mutex<TakenDisk>,
+}
+
+/// What goes with a VM, in this order.
+struct Parts {
+    /// Nobody is to ask a VM that is about to end; a next one has its own note.
+    note: Option<VmNote>,
+    vm: Vm,
+    cgroup: Option<MadeCgroup>,
 }
 
 impl MicroVm {
-    fn new(vm: Vm, cgroup: Option<MadeCgroup>) -> Self {
+    fn new(parts: Parts, disk: TakenDisk) -> Self {
+        let vm = &parts.vm;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             pid: u32::try_from(vm.pid()).unwrap_or_default(),
             agent: vm.agent().clone(),
-            rootfs: vm.rootfs(),
             exited: vm.exited(),
-            vm: RwLock::new(Some((vm, cgroup))),
+            name: format!("{}-{}-", vm.pid(), since_1970.as_nanos()),
+            vm: RwLock::new(Some(parts)),
+            disk: Mutex::new(disk),
         }
+    }
+
+    /// Does something with the VM, unless it is gone.
+    async fn with<T, E>(&self, action: impl FnOnce(&Vm) -> Result<T, E>) -> Result<T, SandboxError>
+    where
+        SandboxError: From<E>,
+    {
+        let parts = self.vm.read().await;
+        Ok(action(&parts.as_ref().ok_or(SandboxError::Gone)?.vm)?)
     }
 }
 
@@ -171,14 +189,34 @@ impl Sandbox for MicroVm {
         &self.agent
     }
 
-    fn rootfs(&self) -> RootFilesystem {
-        self.rootfs.clone()
+    async fn rootfs(&self) -> Result<RootFilesystem, SandboxError> {
+        let mut disk = self.disk.lock().await;
+        self.with(|vm| {
+            let upper_content = disk.begin_import(vm)?;
+            Ok::<_, SandboxError>(RootFilesystem { upper_content, ..vm.rootfs() })
+        })
+        .await
+    }
+
+    async fn settle(&self) -> Result<(), SandboxError> {
+        self.disk.lock().await.settle().await
+    }
+
+    async fn export(&self, directory: &Path, known: &str) -> Result<Export, SandboxError> {
+        let known = known.strip_prefix(&self.name).and_then(|number| number.parse().ok()).unwrap_or_default();
+        // Not while it is copied: the VM may end meanwhile.
+        let exporter = self.with(|vm| vm.exporter(known)).await?;
+        let (number, is_written) = match exporter.into_directory(directory).await? {
+            Exported::Written { generation } => (generation, true),
+            Exported::AsKnown => (known, false),
+            // The container that has the disk uses it.
+            Exported::Unused => return Err(SandboxError::Gone),
+        };
+        Ok(Export { generation: format!("{}{number}", self.name), is_written })
     }
 
     async fn open_stream(&self) -> Result<Stream, SandboxError> {
-        let vm = self.vm.read().await;
-        let (vm, _) = vm.as_ref().ok_or(SandboxError::Gone)?;
-        let stream = vm.open_stream()?;
+        let stream = self.with(Vm::open_stream).await?;
         Ok(Stream { token: stream.token, socket: stream.socket })
     }
 
@@ -191,7 +229,8 @@ impl Sandbox for MicroVm {
     }
 
     async fn shutdown(&self) {
-        if let Some((vm, cgroup)) = self.vm.write().await.take() {
+        if let Some(Parts { note, vm, cgroup }) = self.vm.write().await.take() {
+            drop(note);
             vm.shutdown().await;
             drop(cgroup);
         }

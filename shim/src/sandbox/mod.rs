@@ -1,8 +1,9 @@
 //! The virtual machine a container runs in, behind the few things a task needs of it.
 
+mod disk;
 mod microvm;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_proto::{AgentClient, RootFilesystem};
@@ -23,14 +24,28 @@ pub(crate) trait Sandbox: Send + Sync {
     fn pid(&self) -> u32;
     /// The agent. Its calls fail once the VM is gone.
     fn agent(&self) -> &AgentClient;
-    /// The root file system on the VM's disks.
-    fn rootfs(&self) -> RootFilesystem;
+    /// The root file system on the VM's disks, for the one container that is about to be made on it: what the host has
+    /// written for it is on its way from then on.
+    async fn rootfs(&self) -> Result<RootFilesystem, SandboxError>;
+    /// Makes sure, once the container is made, that all of that has arrived and stays.
+    async fn settle(&self) -> Result<(), SandboxError>;
+    /// Makes a directory with everything that the container has written, unless it is of the `known` generation.
+    async fn export(&self, directory: &Path, known: &str) -> Result<Export, SandboxError>;
     /// Opens a stream into the VM.
     async fn open_stream(&self) -> Result<Stream, SandboxError>;
     /// Waits until the VM is gone and says why, with the guest's last console lines.
     async fn exited(&self) -> String;
     /// Ends the VM and removes what it leaves on the host. Returns when that is done; any number of calls.
     async fn shutdown(&self);
+}
+
+/// What came of an export.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Export {
+    /// Names what was written until then, for good.
+    pub(crate) generation: String,
+    /// Whether there is a directory; otherwise all is as known.
+    pub(crate) is_written: bool,
 }
 
 /// What a VM is to be started with.
@@ -82,6 +97,21 @@ pub(crate) enum SandboxError {
         #[source]
         source: supermachine::UpperError,
     },
+    /// What was written before.
+    #[error("take over what was written before")]
+    Writable(#[from] supermachine::WritableError),
+    /// Another VM has it.
+    #[error("the writable layer in {path} is in use by another VM")]
+    InUse {
+        /// The snapshot's folder.
+        path: PathBuf,
+    },
+    /// What the host has written for the container isn't in it.
+    #[error("bring the host's files into the VM")]
+    Import(#[from] supermachine::ImportError),
+    /// What the container has written isn't known.
+    #[error("export what the container has written")]
+    Export(#[from] supermachine::ExportError),
     /// No cgroup.
     #[error("make the VM's cgroup {path}")]
     Cgroup {

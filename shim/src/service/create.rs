@@ -11,7 +11,7 @@ use containerd_shim_protos::types::mount::Mount;
 use tracing::warn;
 use ttrpc::context::with_duration;
 
-use super::{SLOW_CALL, Service};
+use super::{IMPORT_CALL, SLOW_CALL, Service};
 use crate::bundle::{self, Bundle, BundleError, GuestSpec};
 use crate::error::ServiceError;
 use crate::hooks::{self, Status};
@@ -83,11 +83,15 @@ impl Service {
                 stdio: Some(process.io.connect(&process.stdio, sandbox.as_ref(), &log).await?).into(),
                 spec: std::mem::take(&mut spec.json),
                 files: std::mem::take(&mut spec.files),
-                rootfs: Some(sandbox.rootfs()).into(),
+                rootfs: Some(sandbox.rootfs().await?).into(),
                 ..Default::default()
             };
-            let created = sandbox.agent().create_container(with_duration(SLOW_CALL), &call).await;
-            created.map_err(|source| ServiceError::agent("create the container", source))
+            let brings = call.rootfs.upper_content != 0;
+            let limit = if brings { IMPORT_CALL } else { SLOW_CALL };
+            let created = sandbox.agent().create_container(with_duration(limit), &call).await;
+            let created = created.map_err(|source| ServiceError::agent("create the container", source))?;
+            sandbox.settle().await?;
+            Ok(created)
         };
         match created.await {
             Ok(created) => process.set_guest_pid(created.pid),

@@ -5,6 +5,7 @@ mod connect;
 mod create;
 mod delete;
 mod exec;
+mod export;
 mod kill;
 mod pause;
 mod pids;
@@ -26,6 +27,7 @@ use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim_protos::shim_async::create_task;
+use supermachine::shim::create_shim;
 use tokio::sync::Notify;
 use ttrpc::asynchronous;
 
@@ -44,6 +46,9 @@ const V2: &str = "containerd.task.v2.Task";
 const QUICK_CALL: Duration = Duration::from_secs(10);
 /// How long the agent may take to set up a container or execute a program, both of which read from disk.
 const SLOW_CALL: Duration = Duration::from_secs(60);
+
+/// How long it may take if it is brought files first, however many: that they come is watched by whoever sends them.
+const IMPORT_CALL: Duration = Duration::from_secs(3600);
 
 /// The shim's one service, shared by all connections.
 #[derive(Clone)]
@@ -77,11 +82,12 @@ impl Service {
         }
     }
 
-    /// The methods under both names, for a ttrpc server.
+    /// The methods under both names, and those for the node daemon, for a ttrpc server.
     pub(crate) fn register(&self) -> HashMap<String, asynchronous::Service> {
         let methods = || create_task(Arc::new(self.clone()));
         let mut services = methods();
         services.extend(methods().remove(V3).map(|service| (V2.to_owned(), service)));
+        services.extend(create_shim(Arc::new(self.clone())));
         services
     }
 

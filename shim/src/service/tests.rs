@@ -1,6 +1,7 @@
 //! The Task service over ttrpc, with a fake VM behind it and a fake containerd for its events.
 
 mod exits;
+mod exports;
 mod freezer;
 mod memory;
 mod resources;
@@ -15,6 +16,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim_async::{Events, TaskClient, create_events};
 use containerd_shim_protos::types::mount::Mount;
 use nix::sys::stat::Mode;
+use supermachine::shim::ShimClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -40,6 +42,7 @@ impl Events for Topics {
 struct Bench {
     dir: tempfile::TempDir,
     client: TaskClient,
+    shim: ShimClient,
     launcher: FakeLauncher,
     topics: UnboundedReceiver<String>,
     ended: Arc<Notify>,
@@ -64,8 +67,9 @@ impl Bench {
             .add_listener(Listener::new(futures::stream::iter([Ok(shim)])))
             .register_service(service.register());
         server.start().await.unwrap();
-        let client = TaskClient::new(Client::new(Socket::new(host)));
-        Self { dir, client, launcher, topics, ended, _servers: [containerd, server] }
+        let client = Client::new(Socket::new(host));
+        let (shim, client) = (ShimClient::new(client.clone()), TaskClient::new(client));
+        Self { dir, client, shim, launcher, topics, ended, _servers: [containerd, server] }
     }
 
     fn write_spec(&self, args: &[&str]) {
@@ -400,7 +404,7 @@ async fn both_versions_have_every_method() {
     let publisher = Publisher::start("/nowhere", "ns");
     let service = Service::new("ns", Box::new(FakeLauncher::default()), publisher, Arc::default());
     let services = service.register();
-    assert_eq!(services.len(), 2);
+    assert_eq!(services.len(), 3, "both versions, and what the node daemon asks for");
     for name in [V2, V3] {
         assert_eq!(services[name].methods.len(), 17, "{name}");
     }

@@ -243,13 +243,13 @@ async fn who_waits_comes_first_and_a_layer_is_made_once() {
         layers.convert_later(*id);
     }
     let last = ids[5];
-    let (one, two) = tokio::join!(layers.convert_now(last, Form::Layer), layers.convert_now(last, Form::Layer));
+    let (one, two) = tokio::join!(layers.convert_now(last), layers.convert_now(last));
     assert_eq!(one.unwrap(), two.unwrap());
     let made = fs::metadata(directory.layer(last)).unwrap();
     let earlier = ids[..5].iter().filter(|id| directory.layer(**id).exists()).count();
     assert!(earlier < 5, "the awaited layer was made last");
     for id in &ids {
-        layers.convert_now(*id, Form::Layer).await.unwrap();
+        layers.convert_now(*id).await.unwrap();
         assert!(directory.layer(*id).exists());
     }
     assert_eq!(fs::metadata(directory.layer(last)).unwrap().ino(), made.ino());
@@ -263,7 +263,7 @@ async fn a_removed_snapshot_ends_its_conversion() {
     let directory = Arc::new(Directory::open(&folder.path().join("root")).unwrap());
     let (layers, workers) = Layers::start(Arc::clone(&directory)).unwrap();
     let id = committed(&directory, 1, 64 << 20);
-    let waiting = layers.demand((id, Form::Layer)).unwrap();
+    let waiting = layers.demand(id).unwrap();
     layers.forget(id);
     directory.discard(id).unwrap();
     // Either dropped from the queue or cancelled while running.
@@ -271,6 +271,6 @@ async fn a_removed_snapshot_ends_its_conversion() {
         assert!(outcome.is_err());
     }
     layers.close();
-    assert!(matches!(*layers.convert_now(id, Form::Layer).await.unwrap_err(), ConvertError::Cancelled));
+    assert!(matches!(*layers.convert_now(id).await.unwrap_err(), ConvertError::Cancelled));
     workers.join();
 }

@@ -83,6 +83,11 @@ fn console(lines: &[String]) -> String {
 }
 
 impl StartError {
+    /// Whether another VM has the disk.
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, Self::Launch(LaunchError::InUse { .. }))
+    }
+
     /// What kind of fault it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -90,6 +95,7 @@ impl StartError {
             Self::Launch(LaunchError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 ErrorKind::NotFound
             }
+            Self::Launch(LaunchError::InUse { .. }) => ErrorKind::Unavailable,
             Self::Launch(_) => ErrorKind::InvalidArgument,
             Self::Open { .. } | Self::Spawn(_) | Self::Kvm(_) => ErrorKind::FailedPrecondition,
             Self::Vmm(error) => error.kind(),

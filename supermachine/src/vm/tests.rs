@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::{BakeError, ErrorKind, ExitReason, MachineError, bake_base, chain};
+use crate::{BakeError, ErrorKind, ExitReason, ExportError, Exported, MachineError, bake_base, chain};
 
 /// A host in a directory.
 struct Host {
@@ -152,6 +152,22 @@ async fn a_stream_carries_bytes_both_ways_behind_its_token() {
     let mut echoed = Vec::new();
     one.socket.read_to_end(&mut echoed).await.unwrap();
     assert_eq!(echoed, [&one.token.to_le_bytes()[..], b"hello"].concat());
+}
+
+#[tokio::test]
+async fn an_export_is_whole_or_leaves_nothing() {
+    let host = Host::new("gives");
+    let target = host.directory.path().join("export");
+    let vm = host.start().await.unwrap();
+    let exported = vm.exporter(6).unwrap().into_directory(&target).await.unwrap();
+    assert_eq!(exported, Exported::Written { generation: 7 });
+    assert!(target.join("proto/daemon.proto").exists());
+    fs::remove_dir_all(&target).unwrap();
+    host.become_another("refuses");
+    let vm = host.start().await.unwrap();
+    let error = vm.exporter(6).unwrap().into_directory(&target).await.unwrap_err();
+    assert!(matches!(error, ExportError::Agent(_)) && chain(&error).contains("read file"), "{}", chain(&error));
+    assert!(!target.exists());
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_proto::{Agent, Empty, ResumeRequest, ResumeResponse, create_agent};
+use agent_proto::export_upper_response::State;
+use agent_proto::{Agent, Empty, ExportUpperRequest, ExportUpperResponse, ResumeRequest, ResumeResponse, create_agent};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
 use vmm_api::{
@@ -127,15 +129,23 @@ impl Fake {
         }
         let stream = StdStream::from(stream);
         stream.set_nonblocking(true).unwrap();
+        let (gives, refuses) = (self.does("gives"), self.does("refuses"));
         self.runtime.spawn(async move {
             let mut stream = UnixStream::from_std(stream).unwrap();
             if port == AGENT_PORT {
                 let one = futures::stream::iter([Ok(stream)]);
                 let listener = Listener::new(futures::StreamExt::chain(one, futures::stream::pending()));
-                let service = create_agent(Arc::new(FakeAgent));
+                let service = create_agent(Arc::new(FakeAgent { gives, refuses }));
                 let mut server = Server::new().register_service(service).add_listener(listener);
                 server.start().await.unwrap();
                 return std::future::pending::<()>().await;
+            }
+            if gives || refuses {
+                let mut token = [0; 8];
+                stream.read_exact(&mut token).await.unwrap();
+                // This is the package's folder.
+                let archive = std::process::Command::new("tar").args(["-c", "proto"]).output().unwrap().stdout;
+                return stream.write_all(&archive).await.unwrap();
             }
             let (mut read, mut write) = stream.split();
             tokio::io::copy(&mut read, &mut write).await.unwrap();
@@ -143,7 +153,11 @@ impl Fake {
     }
 }
 
-struct FakeAgent;
+/// Exports nothing, unless it gives something or refuses.
+struct FakeAgent {
+    gives: bool,
+    refuses: bool,
+}
 
 #[async_trait::async_trait]
 impl Agent for FakeAgent {
@@ -151,6 +165,16 @@ impl Agent for FakeAgent {
         assert_eq!(request.entropy.len(), 64);
         assert!(request.entropy.iter().any(|byte| *byte != 0));
         Ok(ResumeResponse { kernel_release: request.hostname, ..ResumeResponse::default() })
+    }
+
+    async fn export_upper(&self, _: &TtrpcContext, request: ExportUpperRequest) -> ttrpc::Result<ExportUpperResponse> {
+        assert!(request.stream != 0);
+        let state = match (self.gives, self.refuses) {
+            (_, true) => return Err(ttrpc::Error::RpcStatus(ttrpc::get_status(ttrpc::Code::INTERNAL, "read file"))),
+            (true, false) => State::WRITTEN,
+            (false, false) => State::UNUSED,
+        };
+        Ok(ExportUpperResponse { state: state.into(), generation: request.known + 1, ..Default::default() })
     }
 
     async fn prepare_capture(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {
