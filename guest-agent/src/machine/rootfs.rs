@@ -108,6 +108,7 @@ pub(crate) fn dismantle(container: &str) -> Result<(), RootfsError> {
     }
     // The overlay's last users die with the container, which the kernel may still be cleaning up: this makes the data
     // safe whether or not the disk can be let go of at once.
+    upper::stop_waiting_for_medium()?;
     upper::flush()?;
     detach(&path)?;
     upper::let_go()

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use agent_proto::export_upper_response::State;
 use agent_proto::{ExportUpperRequest, ExportUpperResponse, RootFilesystem};
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::fs::CWD;
+use rustix::mount::{FsPickFlags, UnmountFlags, fsconfig_reconfigure, fsconfig_set_flag, fspick, unmount};
 
 use super::disk::Disk;
 use super::rootfs::{RootfsError, check_name, detach, io, mount_at};
@@ -57,6 +58,17 @@ pub(super) fn belongs_to(container: &str) -> bool {
 pub(super) fn flush() -> Result<(), RootfsError> {
     let upper = File::open(UPPER).map_err(io("open", UPPER))?;
     rustix::fs::syncfs(&upper).map_err(|error| io("flush", UPPER)(error.into()))
+}
+
+/// Has the file system wait no more until the host has put what it writes on its medium: it is enough that the disk's
+/// file has it, which outlives this machine. A container's end is no more of a safeguard under other runtimes.
+pub(super) fn stop_waiting_for_medium() -> Result<(), RootfsError> {
+    let reconfigure = || {
+        let context = fspick(CWD, UPPER, FsPickFlags::FSPICK_CLOEXEC)?;
+        fsconfig_set_flag(context.as_fd(), "nobarrier")?;
+        fsconfig_reconfigure(context.as_fd())
+    };
+    reconfigure().map_err(|error| io("reconfigure", UPPER)(error.into()))
 }
 
 /// Ends the mount for the container that has it.
