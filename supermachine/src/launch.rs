@@ -149,13 +149,11 @@ impl Opened {
             file("writable layer", path, OpenOptions::new().read(true).write(true), "remove it to have it made again")
         };
         let upper = launch.upper.as_ref().map(upper).transpose()?;
-        if let (Some((_, bytes)), Some(path)) = (&upper, &launch.upper)
-            && bytes % 512 != 0
-        {
-            let remedy = "a disk is a whole number of 512-byte sectors";
-            return Err(LaunchError::Size { role: "writable layer", path: path.clone(), bytes: *bytes, remedy });
-        }
-        if let (Some((file, _)), Some(path)) = (&upper, &launch.upper) {
+        if let (Some((file, bytes)), Some(path)) = (&upper, &launch.upper) {
+            if bytes % 512 != 0 {
+                let remedy = "a disk is a whole number of 512-byte sectors";
+                return Err(LaunchError::Size { role: "writable layer", path: path.clone(), bytes: *bytes, remedy });
+            }
             take(file, path)?;
         }
         let network = match &launch.network {

@@ -21,9 +21,8 @@ use anyhow::{Context, Result};
 use crate::trial::Trial;
 use differences::Difference;
 use oracle::Oracle;
-use site::{Case, Site};
+use site::Site;
 use specs::{Entry, Group};
-use verdict::Verdict;
 
 /// Tries the specs whose name, `corpus/GROUP/SPEC`, contains `filter`; answers how many groups passed and failed.
 pub(crate) async fn run(filter: &str) -> Result<(usize, usize)> {
@@ -87,28 +86,16 @@ async fn try_entry(entry: &Entry, oracles: &[Oracle], trial: &Trial, site: &Site
     let mut failures =
         entry.disappointment(&ours).map(|text| format!("{name}: {text}")).into_iter().collect::<Vec<_>>();
     for oracle in oracles.iter().filter(|oracle| oracle.knows(entry)) {
+        let known = Difference::between(oracle.name, entry);
+        let compare = || {
+            site.lay_out()?;
+            let theirs = oracle.run(trial, site, &case)?;
+            let theirs = site.clear(theirs).with_context(|| format!("{name}, {}", oracle.name))?;
+            anyhow::Ok(ours.difference(&theirs, |section, line| Difference::apply(&known, section, line)))
+        };
         // Once more if need be: crun sometimes starts a process whose terminal has no size yet.
-        let mut text = difference(&ours, oracle, entry, &case, trial, site)?;
-        if text.is_some() {
-            text = difference(&ours, oracle, entry, &case, trial, site)?;
-        }
+        let text = if compare()?.is_some() { compare()? } else { None };
         failures.extend(text.map(|text| format!("{name}: - {}, + ours\n{text}", oracle.name)));
     }
     Ok(failures)
-}
-
-/// How an oracle's verdict on a spec differs from ours, beyond what is known.
-fn difference(
-    ours: &Verdict,
-    oracle: &Oracle,
-    entry: &Entry,
-    case: &Case,
-    trial: &Trial,
-    site: &Site,
-) -> Result<Option<String>> {
-    site.lay_out()?;
-    let theirs = oracle.run(trial, site, case)?;
-    let theirs = site.clear(theirs).with_context(|| format!("{}, {}", entry.full_name(), oracle.name))?;
-    let known = Difference::between(oracle.name, entry);
-    Ok(ours.difference(&theirs, |section, line| Difference::apply(&known, section, line)))
 }
