@@ -5,10 +5,10 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use vmm_api::{ControlError, ControlSocket, Failure, FailureKind, Fd, Packet, Reply, Request};
+use vmm_api::{ControlError, ControlSocket, Disks, Failure, FailureKind, Fd, Packet, Reply, Request};
 
 use crate::capture;
-use crate::machine::{Running, StartError};
+use crate::machine::{self, Running, StartError};
 use crate::outcome::{Outcome, chain};
 use crate::seccomp::{self, Role};
 use crate::timeline::Stopwatch;
@@ -40,7 +40,7 @@ fn start(control: &ControlSocket, stopwatch: Stopwatch) -> Result<Running, Outco
                 continue;
             }
             Request::Shutdown => return Err(stop(control)),
-            Request::Connect { .. } | Request::Capture { .. } => {
+            Request::Connect { .. } | Request::Grow(_) | Request::Capture { .. } => {
                 reply(control, &invalid("no VM was started yet"))?;
                 continue;
             }
@@ -79,7 +79,8 @@ fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
             (Request::Boot(_) | Request::Restore(_), _) => invalid("a VM was started already"),
             (Request::Capture { state, memory }, _) => capture(&mut machine, state, memory, &mut fds),
             (Request::Connect { port, stream }, Some(machine)) => connect(machine, port, stream, &mut fds),
-            (Request::Connect { .. }, None) => invalid(CAPTURED),
+            (Request::Grow(disks), Some(machine)) => grow(machine, &disks, &mut fds),
+            (Request::Connect { .. } | Request::Grow(_), None) => invalid(CAPTURED),
         };
         reply(control, &answer)?;
     }
@@ -115,6 +116,17 @@ fn connect(machine: &Running, port: u32, stream: Fd, fds: &mut Packet<()>) -> Re
     match machine.devices.connect(port, stream) {
         Ok(()) => Reply::Connecting,
         Err(error) => failed(FailureKind::Io, &error),
+    }
+}
+
+fn grow(machine: &Running, disks: &Disks, fds: &mut Packet<()>) -> Reply {
+    let backings = match machine::backings(disks, fds) {
+        Ok(backings) => backings,
+        Err(error) => return failed(FailureKind::Invalid, &error),
+    };
+    match machine.devices.grow(backings) {
+        Ok(()) => Reply::Grown,
+        Err(error) => failed(FailureKind::Invalid, &error),
     }
 }
 

@@ -83,6 +83,19 @@ impl StartError {
     }
 }
 
+/// Takes the disks' files out of a request.
+pub fn backings(disks: &Disks, fds: &mut Packet<()>) -> Result<Backings, ControlError> {
+    let mut layers = Vec::with_capacity(disks.layers.len());
+    for extent in &disks.layers {
+        layers.push((File::from(fds.take(extent.file)?), extent.length));
+    }
+    let upper = match disks.upper {
+        Some(upper) => Some((File::from(fds.take(upper.file)?), upper.length)),
+        None => None,
+    };
+    Ok(Backings { layers, upper })
+}
+
 /// Phase one: everything that was asked for is at hand, the process is confined.
 #[derive(Debug)]
 pub struct Opened {
@@ -114,16 +127,9 @@ impl Opened {
         };
         let console = File::from(fds.take(host.console)?);
         let kvm = Kvm::open(fds.take(host.kvm)?)?;
-        let mut layers = Vec::with_capacity(disks.layers.len());
-        for extent in &disks.layers {
-            layers.push((File::from(fds.take(extent.file)?), extent.length));
-        }
-        let upper = match disks.upper {
-            Some(upper) => Some((File::from(fds.take(upper.file)?), upper.length)),
-            None => None,
-        };
+        let backings = backings(disks, fds)?;
         jail::lock_down(network)?;
-        let mut opened = Self { kvm, shape, console, backings: Backings { layers, upper }, stopwatch };
+        let mut opened = Self { kvm, shape, console, backings, stopwatch };
         opened.stopwatch.timeline.opened_us = opened.stopwatch.elapsed_us();
         Ok(opened)
     }

@@ -167,6 +167,8 @@ pub enum Request {
         /// Our end of a `SOCK_STREAM` socket pair.
         stream: Fd,
     },
+    /// Add files at the end of the disks, for a further container. Each file begins at the next multiple of 4096.
+    Grow(Disks),
     /// Pause for good and write device state and memory to the attached files; the VM does not run again.
     Capture {
         /// Receives the state, empty on entry, writable.
@@ -221,6 +223,8 @@ pub enum Reply {
     Running(Timeline),
     /// A connection attempt is under way.
     Connecting,
+    /// The disks have grown.
+    Grown,
     /// The bake's two files are complete (not yet synced).
     Captured {
         /// Where the pages of the memory file belong, ordered by guest page.

@@ -70,11 +70,8 @@ impl Devices {
         vsock: impl FnOnce(GuestRam, Poll) -> Result<Vsock, DeviceError>,
     ) -> Result<Self, DeviceError> {
         let (layers_poll, upper_poll, shared_poll) = (Poll::new()?, Poll::new()?, Poll::new()?);
-        let layers_disk = Disk::layers(backings.layers, Role::Layers.serial())?;
-        let upper_disk = match backings.upper {
-            Some((file, bytes)) => Disk::image(file, bytes, Role::Upper.serial())?,
-            None => Disk::empty(),
-        };
+        let layers_disk = Disk::new(Role::Layers.serial(), false, backings.layers)?;
+        let upper_disk = Disk::new(Role::Upper.serial(), true, backings.upper.into_iter().collect())?;
         let layers = Arc::new(Block::new(Role::Layers, layers_disk, ram.clone(), &layers_poll)?);
         let upper = Arc::new(Block::new(Role::Upper, upper_disk, ram.clone(), &upper_poll)?);
         let vsock = Arc::new(vsock(ram.clone(), shared_poll.clone())?);
@@ -177,6 +174,21 @@ impl DeviceSet {
     /// agreed, for which it has to run.
     pub fn open_connections(&self) -> usize {
         self.vsock.open_connections()
+    }
+
+    /// Adds files to the disks of a running guest, which hears of the new capacities. A disk grows by all of its files or
+    /// by none, the layer disk first.
+    pub fn grow(&self, backings: Backings) -> Result<(), DeviceError> {
+        let Backings { layers, upper } = backings;
+        let uppers: Vec<_> = upper.into_iter().collect();
+        for (slot, device, files) in [(LAYERS_SLOT, &self.layers, layers), (UPPER_SLOT, &self.upper, uppers)] {
+            if !files.is_empty() {
+                device.grow(files)?;
+                self.slots[slot].note_config_change();
+                self.slots[slot].device().rings().interrupt.raise_pending();
+            }
+        }
+        Ok(())
     }
 
     /// Stops the workers; requests that a worker took are completed. [`Self::start`] undoes it.

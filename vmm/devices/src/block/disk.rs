@@ -15,9 +15,11 @@ pub(crate) const SECTOR_BYTES: u64 = 512;
 /// Each file of the layer disk starts at a multiple of this.
 pub(crate) const EXTENT_ALIGN: u64 = 4096;
 
-/// A disk made of files, with zeros after the end of each up to the next one's start.
+/// A disk made of files, with zeros after the end of each up to the next one's start. It can grow by further files.
 #[derive(Debug)]
 pub(crate) struct Disk {
+    /// Serial number, for messages.
+    name: &'static str,
     /// Ordered by `start`.
     extents: Vec<Extent>,
     bytes: u64,
@@ -42,34 +44,33 @@ enum Piece<'d> {
 }
 
 impl Disk {
-    /// A disk of one zeroed sector, for a device that has nothing behind it yet.
-    pub(crate) fn empty() -> Self {
-        Self { extents: Vec::new(), bytes: SECTOR_BYTES, writable: false }
+    /// A disk of files in order. Without any it has one zeroed sector.
+    pub(crate) fn new(name: &'static str, writable: bool, files: Vec<(File, u64)>) -> Result<Self, DeviceError> {
+        let mut disk = Self { name, extents: Vec::new(), bytes: SECTOR_BYTES, writable };
+        disk.grow(files)?;
+        Ok(disk)
     }
 
-    /// A read-only disk of files in order, each padded to [`EXTENT_ALIGN`]; empty if there are none.
-    pub(crate) fn layers(files: Vec<(File, u64)>, disk: &'static str) -> Result<Self, DeviceError> {
-        if files.is_empty() {
-            return Ok(Self::empty());
+    /// Adds files at the end, each at the next multiple of [`EXTENT_ALIGN`]: all of them, or none.
+    pub(crate) fn grow(&mut self, files: Vec<(File, u64)>) -> Result<(), DeviceError> {
+        let too_large = DeviceError::DiskTooLarge { disk: self.name };
+        let mut bytes = if self.extents.is_empty() { 0 } else { self.bytes };
+        let mut added = Vec::with_capacity(files.len());
+        for (index, (file, length)) in files.into_iter().enumerate() {
+            check_length(&file, length, self.name, index)?;
+            let Some(start) = bytes.checked_next_multiple_of(EXTENT_ALIGN) else { return Err(too_large) };
+            match start.checked_add(length).filter(|&end| i64::try_from(end).is_ok()) {
+                Some(end) => bytes = end,
+                None => return Err(too_large),
+            }
+            added.push(Extent { file, start, bytes: length });
         }
-        let mut start = 0u64;
-        let mut extents = Vec::with_capacity(files.len());
-        for (index, (file, bytes)) in files.into_iter().enumerate() {
-            check_length(&file, bytes, disk, index)?;
-            extents.push(Extent { file, start, bytes });
-            start = bytes
-                .checked_next_multiple_of(EXTENT_ALIGN)
-                .and_then(|padded| start.checked_add(padded))
-                .filter(|&end| i64::try_from(end).is_ok())
-                .ok_or(DeviceError::DiskTooLarge { disk })?;
+        if !added.is_empty() {
+            self.extents.append(&mut added);
+            // A disk that is only read ends as its files would be padded.
+            self.bytes = if self.writable { bytes } else { bytes.next_multiple_of(EXTENT_ALIGN) };
         }
-        Ok(Self { extents, bytes: start, writable: false })
-    }
-
-    /// A writable disk of one image.
-    pub(crate) fn image(file: File, bytes: u64, disk: &'static str) -> Result<Self, DeviceError> {
-        check_length(&file, bytes, disk, 0)?;
-        Ok(Self { extents: vec![Extent { file, start: 0, bytes }], bytes, writable: true })
+        Ok(())
     }
 
     /// Capacity in sectors.
@@ -98,77 +99,59 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes `buffers` at a position of the disk. All of it must be on the disk.
+    /// Writes `buffers` at a position of the disk. All of it must be on the disk, and in files: nothing is kept of what
+    /// would lie between two.
     pub(crate) fn write(&self, offset: u64, mut buffers: Buffers<'_>) -> io::Result<()> {
-        self.check(offset, buffers.bytes() as u64)?;
-        let file = self.image_file()?;
-        let mut position = offset;
-        while buffers.bytes() > 0 {
-            let written = sys::write_at(file.as_fd(), buffers.slices(), position)?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            take(&mut buffers, written as u64)?;
-            position += written as u64;
-        }
-        Ok(())
+        self.in_files(offset, buffers.bytes() as u64, |file, offset, bytes| {
+            write_all(file, take(&mut buffers, bytes)?, offset)
+        })
     }
 
     /// Makes completed writes durable.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        match self.extents.first() {
-            Some(extent) if self.writable => Ok(fdatasync(&extent.file)?),
-            _ => Ok(()),
+        if self.writable {
+            self.extents.iter().try_for_each(|extent| fdatasync(&extent.file))?;
         }
+        Ok(())
     }
 
     /// Gives the space of a range back to the host; it reads as zeros afterwards where the host's filesystem can
     /// punch holes, and is unchanged where it can't.
     pub(crate) fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        match self.punch(offset, bytes) {
+        self.in_files(offset, bytes, |file, offset, bytes| match punch(file, offset, bytes) {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
             result => result,
-        }
+        })
     }
 
     /// Makes a range read as zeros.
     pub(crate) fn write_zeroes(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        match self.punch(offset, bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => self.overwrite(offset, bytes),
+        self.in_files(offset, bytes, |file, offset, bytes| match punch(file, offset, bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => overwrite(file, offset, bytes),
             result => result,
-        }
+        })
     }
 
-    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+    /// Changes each part of a range: the file it lies in, its position there and its length.
+    fn in_files(
+        &self,
+        offset: u64,
+        bytes: u64,
+        mut change: impl FnMut(&File, u64, u64) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.check(offset, bytes)?;
-        let file = self.image_file()?;
-        if bytes == 0 {
-            return Ok(());
+        if !self.writable {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
         }
-        Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, bytes)?)
-    }
-
-    fn overwrite(&self, offset: u64, bytes: u64) -> io::Result<()> {
-        static ZEROS: [u8; 65536] = [0; 65536];
-        let file = self.image_file()?;
         let mut done = 0;
         while done < bytes {
-            let length = usize::try_from(bytes - done).unwrap_or(usize::MAX).min(ZEROS.len());
-            let written = rustix::io::pwrite(file, &ZEROS[..length], offset + done)?;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
-            done += written as u64;
+            let Piece::File { file, offset, bytes: part } = self.piece(offset + done, bytes - done) else {
+                return Err(io::ErrorKind::InvalidInput.into());
+            };
+            change(file, offset, part)?;
+            done += part;
         }
         Ok(())
-    }
-
-    /// The image of a writable disk.
-    fn image_file(&self) -> io::Result<&File> {
-        match self.extents.first() {
-            Some(extent) if self.writable => Ok(&extent.file),
-            _ => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
-        }
     }
 
     fn check(&self, offset: u64, bytes: u64) -> io::Result<()> {
@@ -211,6 +194,37 @@ fn read_all(file: &File, mut buffers: Buffers<'_>, offset: u64) -> io::Result<()
         }
         take(&mut buffers, read as u64)?;
         position += read as u64;
+    }
+    Ok(())
+}
+
+fn write_all(file: &File, mut buffers: Buffers<'_>, offset: u64) -> io::Result<()> {
+    let mut position = offset;
+    while buffers.bytes() > 0 {
+        let written = sys::write_at(file.as_fd(), buffers.slices(), position)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        take(&mut buffers, written as u64)?;
+        position += written as u64;
+    }
+    Ok(())
+}
+
+fn punch(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, bytes)?)
+}
+
+fn overwrite(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    static ZEROS: [u8; 65536] = [0; 65536];
+    let mut done = 0;
+    while done < bytes {
+        let length = usize::try_from(bytes - done).unwrap_or(usize::MAX).min(ZEROS.len());
+        let written = rustix::io::pwrite(file, &ZEROS[..length], offset + done)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        done += written as u64;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Block devices (virtio 1.3 §5.2): the read-only layer disk and the writable upper disk.
 //!
 //! Both are there in every VM. While nothing stands behind one it has a single sector of zeros; a restored VM gets
-//! its files before its first instruction and hears about the new capacity by a configuration interrupt. Features
-//! and limits don't depend on the files, because the driver has already read them when the bake was made.
+//! its files before its first instruction, a running one further files for further containers, and both hear about the
+//! new capacity by a configuration interrupt. Features and limits don't depend on the files, because the driver has
+//! already read them when the bake was made.
 
 mod disk;
 mod request;
@@ -10,7 +11,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
@@ -27,7 +30,7 @@ pub(crate) use state::BlockState;
 use crate::layout::{LAYERS_SERIAL, UPPER_SERIAL};
 use crate::poll::{Poll, Watch};
 use crate::ring::Rings;
-use crate::transport::{Device, Identity};
+use crate::transport::{Device, Identity, read_from};
 use crate::worker::Service;
 use crate::{DeviceError, GuestRam};
 
@@ -59,8 +62,8 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Block {
     role: Role,
-    disk: Disk,
-    config: [u8; CONFIG_BYTES],
+    /// Read by the worker while it serves, and written only to grow.
+    disk: RwLock<Disk>,
     rings: Rings,
 }
 
@@ -94,7 +97,16 @@ impl Block {
         for (token, notifier) in (0..).zip(rings.notifiers()) {
             poll.add(notifier.as_raw_fd(), token, Watch::Event)?;
         }
-        Ok(Self { role, config: config(disk.sectors()), disk, rings })
+        Ok(Self { role, disk: RwLock::new(disk), rings })
+    }
+
+    /// Adds files at the disk's end: all of them, or none.
+    pub(crate) fn grow(&self, files: Vec<(File, u64)>) -> Result<(), DeviceError> {
+        self.disk.write().unwrap_or_else(PoisonError::into_inner).grow(files)
+    }
+
+    fn disk(&self) -> RwLockReadGuard<'_, Disk> {
+        self.disk.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,8 +135,8 @@ impl Device for Block {
         &self.rings
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn read_config(&self, at: usize, data: &mut [u8]) {
+        read_from(&config(self.disk().sectors()), at, data);
     }
 
     fn reset(&self) {}
@@ -132,7 +144,8 @@ impl Device for Block {
 
 impl Service for Block {
     fn kick(&self) {
-        self.rings.serve(0, BUDGET, |chain| request::serve(&self.disk, self.role.serial(), chain));
+        let disk = self.disk();
+        self.rings.serve(0, BUDGET, |chain| request::serve(&disk, self.role.serial(), chain));
     }
 
     fn handle(&self, _token: u32, _events: EventSet) {

@@ -13,7 +13,7 @@ pub(crate) struct BlockState {
 impl Block {
     /// The state of the device; any value is valid for [`Self::changed_since`].
     pub(crate) fn save(&self) -> BlockState {
-        BlockState { sectors: self.disk.sectors() }
+        BlockState { sectors: self.disk().sectors() }
     }
 
     /// Whether the driver has read a configuration that no longer holds.

@@ -162,6 +162,40 @@ fn the_upper_disk_keeps_what_is_written() {
 }
 
 #[test]
+fn disks_grow_while_they_are_used() {
+    let (first, second) = (file(&[5; 5120]), file(&[7; 4096]));
+    let upper = |file: &File, bytes| Some((file.try_clone().unwrap(), bytes));
+    let mut machine = Machine::new(Backings { layers: vec![], upper: upper(&first, 5120) });
+    assert_eq!(machine.capacity(LAYERS_SLOT), 1);
+    let layers = vec![backing(&[1; 512]), backing(&[2; 4096])];
+    machine.set.grow(Backings { layers, upper: upper(&second, 4096) }).unwrap();
+    for (slot, sectors) in [(LAYERS_SLOT, 16), (UPPER_SLOT, 24)] {
+        assert_eq!(wait_interrupt(&machine.set, slot) & 2, 2, "the new capacity is told");
+        assert_eq!(machine.capacity(slot), sectors);
+    }
+    assert_eq!(machine.request(LAYERS_SLOT, IN, 8, &[writable(DATA, 4096)]), (OK, 4097));
+    assert_eq!(get(&machine.ram, DATA, 4096), [2; 4096]);
+    put(&machine.ram, DATA, &[6; 512]);
+    assert_eq!(machine.request(UPPER_SLOT, OUT, 16, &[readable(DATA, 512)]), (OK, 1));
+    assert_eq!(machine.request(UPPER_SLOT, FLUSH, 0, &[]), (OK, 1));
+    let mut content = [0; 1024];
+    second.read_exact_at(&mut content, 0).unwrap();
+    assert!(content[..512] == [6; 512] && content[512..] == [7; 512]);
+    // Between two files there is nothing.
+    assert_eq!(machine.request(UPPER_SLOT, OUT, 10, &[readable(DATA, 512)]), (IOERR, 1));
+    assert_eq!(machine.request(UPPER_SLOT, OUT, 9, &[readable(DATA, 1024)]), (IOERR, 1));
+    put(&machine.ram, DATA, &range(8, 16, 0));
+    assert_eq!(machine.request(UPPER_SLOT, WRITE_ZEROES, 0, &[readable(DATA, 16)]), (IOERR, 1));
+    put(&machine.ram, DATA, &range(16, 8, 0));
+    assert_eq!(machine.request(UPPER_SLOT, WRITE_ZEROES, 0, &[readable(DATA, 16)]), (OK, 1));
+    second.read_exact_at(&mut content, 0).unwrap();
+    assert_eq!(content, [0; 1024]);
+    let broken = machine.set.grow(Backings { layers: vec![(file(&[1]), 512)], upper: None });
+    assert!(matches!(broken, Err(DeviceError::Backing { disk: "layers", .. })));
+    assert_eq!(machine.capacity(LAYERS_SLOT), 16);
+}
+
+#[test]
 fn discarded_and_zeroed_ranges_read_as_zeros_and_take_no_space() {
     let image = file(&[5; 1 << 20]);
     let before = image.metadata().unwrap().blocks();
@@ -423,7 +457,7 @@ proptest! {
     ) {
         let ram = ram();
         let mut queue = DriverQueue::new(&ram, 0x1000, 256);
-        let disk = Disk::image(file(&[1; 8192]), 8192, "upper").unwrap();
+        let disk = Disk::new("upper", true, vec![(file(&[1; 8192]), 8192)]).unwrap();
         let poll = Poll::new().unwrap();
         let block = Block::new(Role::Upper, disk, ram.clone(), &poll).unwrap();
         put(&ram, HEADER, &header(kind, sector));

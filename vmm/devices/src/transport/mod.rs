@@ -50,8 +50,8 @@ pub(crate) trait Device: Send + Sync + fmt::Debug {
     fn identity(&self) -> Identity;
     /// Its queues and interrupt line.
     fn rings(&self) -> &Rings;
-    /// Its configuration space. No device here has one that the driver can write.
-    fn config(&self) -> &[u8];
+    /// Reads from its configuration space, beyond which are zeros. No device here has one that the driver can write.
+    fn read_config(&self, at: usize, data: &mut [u8]);
     /// The driver reset the device; its queues are already withdrawn.
     fn reset(&self);
 }
@@ -86,10 +86,7 @@ impl Slot {
         data.fill(0);
         if let Some(at) = offset.checked_sub(CONFIG) {
             let at = usize::try_from(at).unwrap_or(usize::MAX);
-            let source = self.device.config().get(at..).unwrap_or_default();
-            for (target, value) in data.iter_mut().zip(source) {
-                *target = *value;
-            }
+            self.device.read_config(at, data);
         } else if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
             *word = self.read_register(offset).to_le_bytes();
         }
@@ -222,6 +219,13 @@ impl Slot {
     fn queue_ready(&self) -> bool {
         let Some(index) = self.queue_index() else { return false };
         self.device.rings().lock().rings.get(index).is_some_and(|ring| ring.queue().ready())
+    }
+}
+
+/// Copies what a configuration space has from a place on, as far as both reach.
+pub(crate) fn read_from(space: &[u8], at: usize, data: &mut [u8]) {
+    for (target, value) in data.iter_mut().zip(space.get(at..).unwrap_or_default()) {
+        *target = *value;
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) use state::VsockState;
 use crate::layout::GUEST_CID;
 use crate::poll::{Poll, Watch};
 use crate::ring::{Broken, Ring, Rings};
-use crate::transport::{Device, Identity};
+use crate::transport::{Device, Identity, read_from};
 use crate::worker::Service;
 use crate::{DeviceError, GuestRam};
 use switchboard::{HOST_PORTS, Switchboard};
@@ -58,7 +58,6 @@ pub(crate) struct Vsock {
     poll: Poll,
     /// Queues may be touched.
     running: AtomicBool,
-    config: [u8; 8],
 }
 
 impl Vsock {
@@ -72,13 +71,7 @@ impl Vsock {
         for (token, notifier) in (0..).zip(rings.notifiers()) {
             poll.add(notifier.as_raw_fd(), token, Watch::Event)?;
         }
-        Ok(Self {
-            switchboard: Mutex::new(switchboard),
-            rings,
-            poll,
-            running: AtomicBool::new(false),
-            config: GUEST_CID.to_le_bytes(),
-        })
+        Ok(Self { switchboard: Mutex::new(switchboard), rings, poll, running: AtomicBool::new(false) })
     }
 
     /// Connects a stream socket to a port of the guest. A refusal shows as end of file on the stream.
@@ -198,8 +191,8 @@ impl Device for Vsock {
         &self.rings
     }
 
-    fn config(&self) -> &[u8] {
-        &self.config
+    fn read_config(&self, at: usize, data: &mut [u8]) {
+        read_from(&GUEST_CID.to_le_bytes(), at, data);
     }
 
     fn reset(&self) {
