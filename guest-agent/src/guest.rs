@@ -26,6 +26,8 @@ pub(crate) trait Guest: Send + Sync + 'static {
     ) -> Result<PathBuf, Refusal>;
     /// Takes it apart again, with everything written to it safe on the disk.
     fn dismantle(&self, container: &str) -> Result<(), Refusal>;
-    /// Writes what the writable layer holds to `archive`, unless it is as known.
+    /// Forgets the part of the upper disk that begins there, which no container has any more.
+    async fn release(&self, offset_bytes: u64) -> Result<(), Refusal>;
+    /// Writes what a writable layer holds to `archive`, unless it is as known.
     async fn export(&self, request: &ExportUpperRequest, archive: OwnedFd) -> Result<ExportUpperResponse, Refusal>;
 }

@@ -75,6 +75,10 @@ impl Guest for DirectoryGuest {
         Err(Refusal::new(Kind::FailedPrecondition, "a trial has no upper disk"))
     }
 
+    async fn release(&self, _offset_bytes: u64) -> Result<(), Refusal> {
+        Err(Refusal::new(Kind::FailedPrecondition, "a trial has no upper disk"))
+    }
+
     fn dismantle(&self, _container: &str) -> Result<(), Refusal> {
         Ok(())
     }

@@ -184,10 +184,14 @@ fn bundle_code(error: &BundleError) -> Code {
         | BundleError::Missing { .. }
         | BundleError::NoRootfs { .. }
         | BundleError::NoSource { .. } => Code::INVALID_ARGUMENT,
-        BundleError::ForeignRootfs { .. } | BundleError::Images { .. } => Code::FAILED_PRECONDITION,
-        BundleError::Volume { .. } | BundleError::GuestHook { .. } | BundleError::HostNamespace { .. } => {
-            Code::UNIMPLEMENTED
+        BundleError::ForeignRootfs { .. } | BundleError::Images { .. } | BundleError::NeighbourEnded { .. } => {
+            Code::FAILED_PRECONDITION
         }
+        BundleError::Volume { .. }
+        | BundleError::GuestHook { .. }
+        | BundleError::HostNamespace { .. }
+        | BundleError::AmbiguousNamespace { .. }
+        | BundleError::OtherNetwork { .. } => Code::UNIMPLEMENTED,
         BundleError::Layer { .. } => Code::UNAVAILABLE,
         BundleError::Encode(_) => Code::INTERNAL,
     }
@@ -208,6 +212,7 @@ fn sandbox_code(error: &SandboxError) -> Code {
         SandboxError::Limit(error) => host_limit_code(error),
         SandboxError::Machine(error) => kind_code(error.kind()),
         SandboxError::Start(error) => kind_code(error.kind()),
+        SandboxError::Attach(error) => kind_code(error.kind()),
         SandboxError::Export(error) => kind_code(error.kind()),
         SandboxError::Import(error) => kind_code(error.kind()),
         SandboxError::Upper { .. } | SandboxError::Cgroup { .. } | SandboxError::InUse { .. } => {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use supermachine::shim::{self, ExportUpperRequest};
 use supermachine::{
-    ErrorKind, ExportError, Exported, Launch, Machine, MachineError, Network, StartError, StreamError, Vm,
-    WritableError, WritableLayer,
+    ErrorKind, ExportError, Exported, Launch, Machine, MachineError, Network, RootDisks, StartError,
+    StreamError, Vm, WritableError, WritableLayer,
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex as TurnMutex;
@@ -140,13 +140,13 @@ impl Shared {
         let launch = Launch {
             id: format!("export of snapshot {id}"),
             state_dir: self.config.paths.run.join("export").join(id.to_string()),
-            upper: Some(layer.disk()),
+            root: RootDisks { upper: Some(layer.disk()), ..RootDisks::default() },
             network: Network::New,
             ..Launch::default()
         };
         let vm = Vm::start(&machine, launch).await?;
         let export = layer.new_export();
-        let exported = vm.exporter(0)?.into_directory(&export).await?;
+        let exported = vm.exporter(&vm.rootfs(), 0)?.into_directory(&export).await?;
         let adopted = {
             let layer = layer.clone();
             in_thread(move || {

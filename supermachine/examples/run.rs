@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use supermachine::agent::{CreateContainerRequest, ProcessRequest, Stdio};
-use supermachine::{Launch, Machine, Mode, Stream, Vm, bake_base};
+use supermachine::{Launch, Machine, Mode, RootDisks, Stream, Vm, bake_base};
 use supermachine_config::Config;
 use tokio::io::AsyncReadExt;
 
@@ -72,8 +72,7 @@ async fn run(machine: &Machine, options: &Options, turn: usize) -> Result<u32> {
     let launch = Launch {
         state_dir: std::env::temp_dir().join(&id),
         id,
-        layers: options.layers.clone(),
-        upper: options.upper.clone(),
+        root: RootDisks { layers: options.layers.clone(), upper: options.upper.clone(), ..RootDisks::default() },
         hostname: "supermachine".to_owned(),
         ..Launch::default()
     };

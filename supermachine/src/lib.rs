@@ -9,6 +9,7 @@
 mod baker;
 mod console;
 pub mod daemon;
+mod disks;
 mod error;
 mod facts;
 mod image;
@@ -43,13 +44,14 @@ mod generated {
 pub use agent_proto as agent;
 pub use bake::{Key, Level, Reason};
 pub use baker::{BakeError, Baked, bake_base};
+pub use disks::{DiskError, RootDisks, UpperDirectories};
 pub use error::{ErrorKind, chain};
 pub use image::{Image, Lookup};
 pub use kvm::KvmError;
-pub use launch::{Launch, Network, UpperDirectories};
+pub use launch::{Launch, LaunchError, Network};
 pub use machine::{Machine, MachineError};
 pub use upper::{UpperError, clone_upper};
-pub use vm::{Mode, StartError, Started, Stream, StreamError, Timeline, Vm};
+pub use vm::{AttachError, DetachError, Mode, StartError, Started, Stream, StreamError, Timeline, Vm};
 pub use vmm::{Exit, ExitReason, Exited};
 pub use vmm_api::Shape;
 pub use writable::{

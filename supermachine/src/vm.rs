@@ -1,6 +1,7 @@
 //! A running virtual machine.
 
 mod agent;
+mod attach;
 mod error;
 mod start;
 mod stream;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use agent_proto::{AgentClient, RootFilesystem};
 use bake::{Key, Level};
 
+use crate::disks::{Places, RootDisks};
 use crate::launch::Launch;
 use crate::machine::Machine;
 use crate::run_directory::RunDirectory;
@@ -21,6 +23,7 @@ use crate::vmm::{Exit, Exited, Process};
 use crate::writable::{Exporter, Import};
 
 pub(crate) use agent::Agent;
+pub use attach::{AttachError, DetachError};
 pub use error::StartError;
 pub(crate) use start::{CONSOLE_LINES, cause, logs, open, refusal};
 pub use stream::{Stream, StreamError};
@@ -93,6 +96,8 @@ pub struct Vm {
     process: Process,
     started: Started,
     rootfs: RootFilesystem,
+    /// Held while they change.
+    places: tokio::sync::Mutex<Places>,
     /// Keeps the bake in the store.
     _bake: Option<bake::Pin>,
     /// Last: the directory goes when the process has been told to.
@@ -121,7 +126,7 @@ impl Vm {
         &self.agent.client
     }
 
-    /// The root file system that the launch's disks make, to be named when a container is created.
+    /// The root file system that the launch asked for, to be named when a container is created.
     pub fn rootfs(&self) -> RootFilesystem {
         self.rootfs.clone()
     }
@@ -131,9 +136,19 @@ impl Vm {
         stream::open(&self.process)
     }
 
-    /// Begins to export the writable layer, unless it is of the `known` generation; 0 for none.
-    pub fn exporter(&self, known: u64) -> Result<Exporter, StreamError> {
-        Ok(Exporter::new(self.agent.client.clone(), self.open_stream()?, &self.rootfs, known))
+    /// Gives a running VM the root file system of a further container. Layers that it has already are shared.
+    pub async fn attach(&self, root: &RootDisks) -> Result<RootFilesystem, AttachError> {
+        attach::attach(self, root).await
+    }
+
+    /// Takes the writable disk of a root file system away from the VM, for others to have. Its container is deleted.
+    pub async fn detach(&self, rootfs: &RootFilesystem) -> Result<(), DetachError> {
+        attach::detach(self, rootfs).await
+    }
+
+    /// Begins to export a writable layer, unless it is of the `known` generation; 0 for none.
+    pub fn exporter(&self, rootfs: &RootFilesystem, known: u64) -> Result<Exporter, StreamError> {
+        Ok(Exporter::new(self.agent.client.clone(), self.open_stream()?, rootfs, known))
     }
 
     /// Begins to send a directory's files, to be named when a container is created whose writable layer, which is

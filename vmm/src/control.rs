@@ -40,7 +40,10 @@ fn start(control: &ControlSocket, stopwatch: Stopwatch) -> Result<Running, Outco
                 continue;
             }
             Request::Shutdown => return Err(stop(control)),
-            Request::Connect { .. } | Request::Grow(_) | Request::Capture { .. } => {
+            Request::Connect { .. }
+            | Request::AttachDisks { .. }
+            | Request::DetachUpper { .. }
+            | Request::Capture { .. } => {
                 reply(control, &invalid("no VM was started yet"))?;
                 continue;
             }
@@ -79,8 +82,16 @@ fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
             (Request::Boot(_) | Request::Restore(_), _) => invalid("a VM was started already"),
             (Request::Capture { state, memory }, _) => capture(&mut machine, state, memory, &mut fds),
             (Request::Connect { port, stream }, Some(machine)) => connect(machine, port, stream, &mut fds),
-            (Request::Grow(disks), Some(machine)) => grow(machine, &disks, &mut fds),
-            (Request::Connect { .. } | Request::Grow(_), None) => invalid(CAPTURED),
+            (Request::AttachDisks { disks, upper_start }, Some(machine)) => {
+                attach(machine, &disks, upper_start, &mut fds)
+            }
+            (Request::DetachUpper { start }, Some(machine)) => match machine.devices.detach(start) {
+                Ok(()) => Reply::Detached,
+                Err(error) => failed(FailureKind::Invalid, &error),
+            },
+            (Request::Connect { .. } | Request::AttachDisks { .. } | Request::DetachUpper { .. }, None) => {
+                invalid(CAPTURED)
+            }
         };
         reply(control, &answer)?;
     }
@@ -119,13 +130,13 @@ fn connect(machine: &Running, port: u32, stream: Fd, fds: &mut Packet<()>) -> Re
     }
 }
 
-fn grow(machine: &Running, disks: &Disks, fds: &mut Packet<()>) -> Reply {
+fn attach(machine: &Running, disks: &Disks, upper_start: u64, fds: &mut Packet<()>) -> Reply {
     let backings = match machine::backings(disks, fds) {
         Ok(backings) => backings,
         Err(error) => return failed(FailureKind::Invalid, &error),
     };
-    match machine.devices.grow(backings) {
-        Ok(()) => Reply::Grown,
+    match machine.devices.attach(backings, upper_start) {
+        Ok(()) => Reply::Attached,
         Err(error) => failed(FailureKind::Invalid, &error),
     }
 }

@@ -18,8 +18,8 @@ use crate::paths;
 use crate::product::{self, Product, Profile};
 use crate::step::step;
 
-/// As many lines of a failed scenario's output are shown as one reads at a glance.
-const LINES_OF_A_FAILURE: usize = 15;
+/// Lines of a failed scenario that are shown: a guest kernel's last words fit, and what was made of them.
+const LINES_OF_A_FAILURE: usize = 120;
 
 /// What to run, and where.
 #[derive(Debug, clap::Args)]

@@ -57,11 +57,6 @@ impl Disk {
         }
     }
 
-    /// What the kernel calls it.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Its device node.
     pub(crate) fn path(&self) -> PathBuf {
         Path::new("/dev").join(&self.name)

@@ -4,6 +4,7 @@ mod disk;
 mod layers;
 mod rootfs;
 mod upper;
+mod uppers;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -18,11 +19,13 @@ use crate::guest::Guest;
 use crate::refusal::{Kind, Refusal};
 use crate::sys::{SEED_BYTES, credit_entropy};
 use layers::Layers;
+use uppers::Uppers;
 
 /// The machine the agent is process 1 of.
 #[derive(Debug, Default)]
 pub(crate) struct VirtualMachine {
     layers: tokio::sync::Mutex<Layers>,
+    uppers: Uppers,
 }
 
 #[async_trait]
@@ -59,16 +62,19 @@ impl Guest for VirtualMachine {
         rootfs: &RootFilesystem,
         content: Option<OwnedFd>,
     ) -> Result<PathBuf, Refusal> {
-        let mut layers = self.layers.lock().await;
-        Ok(rootfs::assemble(&mut layers, container, rootfs, content).await?)
+        Ok(rootfs::assemble(&self.layers, &self.uppers, container, rootfs, content).await?)
     }
 
     fn dismantle(&self, container: &str) -> Result<(), Refusal> {
-        Ok(rootfs::dismantle(container)?)
+        Ok(rootfs::dismantle(&self.uppers, container)?)
     }
 
     async fn export(&self, request: &ExportUpperRequest, archive: OwnedFd) -> Result<ExportUpperResponse, Refusal> {
-        Ok(upper::export(request, archive).await?)
+        Ok(upper::export(&self.uppers, request, archive).await?)
+    }
+
+    async fn release(&self, offset_bytes: u64) -> Result<(), Refusal> {
+        Ok(self.uppers.release(offset_bytes).await?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A container's root file system: layers, and where it is writable, the upper disk over them.
+//! A container's root file system: layers, and where it is writable, a part of the upper disk over them.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -6,10 +6,12 @@ use std::path::{Component, Path, PathBuf};
 
 use agent_proto::RootFilesystem;
 use rustix::mount::{UnmountFlags, unmount};
+use tokio::sync::Mutex;
 
 use super::disk::DiskError;
 use super::layers::Layers;
 use super::upper;
+use super::uppers::Uppers;
 use crate::archive::ArchiveError;
 use crate::container::{attach, new_filesystem};
 use crate::refusal::{Kind, Refusal};
@@ -25,8 +27,12 @@ pub(crate) enum RootfsError {
     BadDirectory { name: String },
     #[error("rootfs.layers: one machine can hold {} layers", crate::sys::MAX_PARTITIONS)]
     TooManyLayers,
-    #[error("rootfs.writable: the machine's one upper disk is in use by another container")]
+    #[error("rootfs.upper_offset_bytes: that part of the upper disk is in use by another container")]
     UpperInUse,
+    #[error("rootfs.writable: one machine can hold {} writable layers at a time", crate::sys::MAX_PARTITIONS)]
+    TooManyUppers,
+    #[error("something still uses {}", device.display())]
+    UpperHeld { device: PathBuf },
     #[error("rootfs.upper_content: the writable layer holds files already")]
     UpperInhabited,
     #[error("what the writable layer is to hold")]
@@ -50,11 +56,11 @@ impl From<RootfsError> for Refusal {
             RootfsError::NoLayers | RootfsError::BadExtent { .. } | RootfsError::BadDirectory { .. } => {
                 Kind::InvalidArgument
             }
-            RootfsError::TooManyLayers => Kind::ResourceExhausted,
+            RootfsError::TooManyLayers | RootfsError::TooManyUppers => Kind::ResourceExhausted,
             RootfsError::UpperInUse | RootfsError::UpperInhabited | RootfsError::Disk(DiskError::Missing { .. }) => {
                 Kind::FailedPrecondition
             }
-            RootfsError::Disk(DiskError::TooSmall { .. }) => Kind::DeadlineExceeded,
+            RootfsError::Disk(DiskError::TooSmall { .. }) | RootfsError::UpperHeld { .. } => Kind::DeadlineExceeded,
             RootfsError::Content(_) | RootfsError::Export(_) | RootfsError::Io { .. } => Kind::Internal,
         };
         Self::from_error(kind, &error)
@@ -67,13 +73,14 @@ const EMPTY: &str = "/run/supermachine/empty";
 
 /// Assembles `wanted` for `container` and answers where it is.
 pub(crate) async fn assemble(
-    layers: &mut Layers,
+    layers: &Mutex<Layers>,
+    uppers: &Uppers,
     container: &str,
     wanted: &RootFilesystem,
     content: Option<OwnedFd>,
 ) -> Result<PathBuf, RootfsError> {
     check(wanted)?;
-    let mut lower = layers.mount(&wanted.layers).await?;
+    let mut lower = layers.lock().await.mount(&wanted.layers).await?;
     if lower.is_empty() {
         std::fs::create_dir_all(EMPTY).map_err(io("make", EMPTY))?;
         lower.push(EMPTY.into());
@@ -82,7 +89,7 @@ pub(crate) async fn assemble(
     let mut data: Vec<(String, Option<String>)> = Vec::new();
     if wanted.writable {
         let top = lower.last().ok_or(RootfsError::NoLayers)?;
-        data.extend(upper::mount(container, wanted, top, content).await?);
+        data.extend(upper::mount(uppers, container, wanted, top, content).await?);
     }
     let root = match lower.as_slice() {
         // Overlayfs wants two layers or a writable one.
@@ -101,17 +108,12 @@ pub(crate) async fn assemble(
 }
 
 /// Takes a container's root file system apart, with all that was written to it on the disk. Succeeds if there is none.
-pub(crate) fn dismantle(container: &str) -> Result<(), RootfsError> {
+pub(crate) fn dismantle(uppers: &Uppers, container: &str) -> Result<(), RootfsError> {
     let path = Path::new(DIRECTORY).join(container);
-    if !upper::belongs_to(container) {
-        return detach(&path);
-    }
-    // The overlay's last users die with the container, which the kernel may still be cleaning up: this makes the data
-    // safe whether or not the disk can be let go of at once.
-    upper::stop_waiting_for_medium()?;
-    upper::flush()?;
-    detach(&path)?;
-    upper::let_go()
+    let Some(upper) = uppers.of(container) else { return detach(&path) };
+    upper::unmount_after(&upper, || detach(&path))?;
+    uppers.take_back(container);
+    Ok(())
 }
 
 fn check(wanted: &RootFilesystem) -> Result<(), RootfsError> {

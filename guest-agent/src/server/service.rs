@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 use agent_proto::process_list::Entry;
 use agent_proto::{
     Agent, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty, ExportUpperRequest,
-    ExportUpperResponse, OutOfMemory, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ResizeTerminalRequest,
-    ResumeRequest, ResumeResponse, SignalProcessRequest, UpdateContainerRequest, WaitOutOfMemoryRequest,
+    ExportUpperResponse, OutOfMemory, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ReleaseUpperRequest,
+    ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest, UpdateContainerRequest,
+    WaitOutOfMemoryRequest,
 };
 use async_trait::async_trait;
 use rustix::thread::ClockId;
@@ -168,6 +169,12 @@ impl<G: Guest> Agent for Server<G> {
     async fn export_upper(&self, _: &TtrpcContext, request: ExportUpperRequest) -> ttrpc::Result<ExportUpperResponse> {
         self.require_resumed()?;
         Ok(self.export(&request).await?)
+    }
+
+    async fn release_upper(&self, _: &TtrpcContext, request: ReleaseUpperRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.guest.release(request.offset_bytes).await?;
+        Ok(Empty::new())
     }
 
     async fn prepare_capture(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {

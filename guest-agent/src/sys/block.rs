@@ -1,4 +1,4 @@
-//! Partitions added to a disk by hand: the layer disk carries no table.
+//! Partitions added to a disk by hand, and taken away: the machine's disks carry no table.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
@@ -9,6 +9,7 @@ pub(crate) const MAX_PARTITIONS: u32 = 255;
 
 const BLKPG: libc::Ioctl = 0x1269;
 const BLKPG_ADD_PARTITION: c_int = 1;
+const BLKPG_DEL_PARTITION: c_int = 2;
 
 /// `struct blkpg_partition` of `linux/blkpg.h`.
 #[repr(C)]
@@ -31,6 +32,21 @@ struct BlkpgArgument {
 
 /// Adds partition `number` of a disk: `length` bytes from byte `start`, both multiples of the sector size.
 pub(crate) fn add_partition(disk: BorrowedFd<'_>, number: u32, start: u64, length: u64) -> io::Result<()> {
+    change_partition(disk, BLKPG_ADD_PARTITION, number, start, length)
+}
+
+/// Takes partition `number` of a disk away. `EBUSY` while something holds it.
+pub(crate) fn delete_partition(disk: BorrowedFd<'_>, number: u32) -> io::Result<()> {
+    change_partition(disk, BLKPG_DEL_PARTITION, number, 0, 0)
+}
+
+fn change_partition(
+    disk: BorrowedFd<'_>,
+    operation: c_int,
+    number: u32,
+    start: u64,
+    length: u64,
+) -> io::Result<()> {
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let mut partition = BlkpgPartition {
         start: i64::try_from(start).map_err(too_large)?,
@@ -40,7 +56,7 @@ pub(crate) fn add_partition(disk: BorrowedFd<'_>, number: u32, start: u64, lengt
         volume_name: [0; 64],
     };
     let mut argument = BlkpgArgument {
-        operation: BLKPG_ADD_PARTITION,
+        operation,
         flags: 0,
         data_length: size_of::<BlkpgPartition>() as c_int,
         data: (&raw mut partition).cast(),

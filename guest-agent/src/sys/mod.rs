@@ -13,7 +13,7 @@ mod scheduling;
 mod seccomp;
 mod signals;
 
-pub(crate) use block::{MAX_PARTITIONS, add_partition};
+pub(crate) use block::{MAX_PARTITIONS, add_partition, delete_partition};
 pub(crate) use bpf::{BpfInstruction, filter_devices};
 pub(crate) use clone::{Child, CloneRequest, Forked, clone_sibling, fork, unshare};
 pub(crate) use entropy::{SEED_BYTES, credit_entropy};

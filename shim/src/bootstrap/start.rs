@@ -17,9 +17,7 @@ use thiserror::Error;
 use super::params::{Environment, StartParams};
 use super::read_stdin;
 use super::socket::{Bound, SocketError, SocketPath};
-
-/// Annotations whose value, when present, names the group of containers that share a shim; first wins.
-const GROUP_ANNOTATIONS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
+use crate::sandbox::group_of;
 
 /// Why no daemon serves the container.
 #[derive(Debug, Error)]
@@ -99,8 +97,8 @@ fn read_group(path: &Path) -> Result<Option<String>, StartError> {
     let text = fs::read(path).map_err(|source| StartError::ReadSpec { path: path.into(), source })?;
     let spec: Annotated =
         serde_json::from_slice(&text).map_err(|source| StartError::ParseSpec { path: path.into(), source })?;
-    let mut annotations = spec.annotations.unwrap_or_default();
-    Ok(GROUP_ANNOTATIONS.iter().find_map(|name| annotations.remove(*name)).filter(|group| !group.is_empty()))
+    let annotations = spec.annotations.unwrap_or_default();
+    Ok(group_of(|name| annotations.get(name).map(String::as_str)).map(str::to_owned))
 }
 
 /// Runs this program again, with the listening socket as its standard input.

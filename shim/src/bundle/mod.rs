@@ -16,7 +16,7 @@ use thiserror::Error;
 pub(crate) use layers::{EnsureLayers, RootLayers, Writable, locate as locate_layers};
 pub(crate) use load::Bundle;
 pub(crate) use mounts::mounted_at;
-pub(crate) use transform::{GuestSpec, HostHooks, resources};
+pub(crate) use transform::{GuestSpec, HostHooks, Neighbour, is_pid_namespace_own, resources};
 
 /// Why a bundle can't be run.
 #[derive(Debug, Error)]
@@ -108,6 +108,30 @@ pub(crate) enum BundleError {
     GuestHook {
         /// The kind, as in the specification.
         kind: &'static str,
+    },
+    /// A process id namespace that may be any of several.
+    #[error(
+        "the pid namespace {path} may be that of any container in the virtual machine, which all have the same pid on the \
+         host: share process ids in the whole pod, or in none of it"
+    )]
+    AmbiguousNamespace {
+        /// The namespace.
+        path: PathBuf,
+    },
+    /// A namespace of a container that has ended.
+    #[error("the namespace {path} is that of the group's first container, which has ended: make the group anew")]
+    NeighbourEnded {
+        /// The namespace.
+        path: PathBuf,
+    },
+    /// A network that isn't the VM's.
+    #[error(
+        "the network namespace {path} isn't that of the container's group, whose virtual machine it shares: name the \
+         group's, or one to be made"
+    )]
+    OtherNetwork {
+        /// The namespace.
+        path: PathBuf,
     },
     /// A namespace that another process on the host holds.
     #[error(

@@ -28,6 +28,10 @@ impl Sandbox for Wires {
         self.1.pid()
     }
 
+    fn is_joined(&self) -> bool {
+        false
+    }
+
     fn agent(&self) -> &agent_proto::AgentClient {
         self.1.agent()
     }
@@ -53,6 +57,8 @@ impl Sandbox for Wires {
     async fn exited(&self) -> String {
         self.1.exited().await
     }
+
+    async fn leave(&self) {}
 
     async fn shutdown(&self) {}
 }

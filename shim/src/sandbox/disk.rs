@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use supermachine::{AskedAt, Import, Truth, UpperDirectories, Vm, VmNote, WritableLayer};
+use supermachine::{AskedAt, Import, RootDisks, Truth, UpperDirectories, Vm, VmNote, WritableLayer};
 use tracing::warn;
 
 use super::SandboxError;
@@ -14,8 +14,8 @@ use crate::bundle::Writable;
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     /// Its file; none for a read-only root.
-    pub(super) file: Option<PathBuf>,
-    pub(super) directories: UpperDirectories,
+    file: Option<PathBuf>,
+    directories: UpperDirectories,
     layer: Option<WritableLayer>,
     fresh: Option<FreshDisk>,
 }
@@ -41,6 +41,11 @@ impl Disk {
             (layer.disk(), None)
         };
         Ok(Self { file: Some(file), layer: Some(layer), fresh, ..Self::default() })
+    }
+
+    /// The root file system that it makes with layers under it.
+    pub(super) fn root(&self, layers: Vec<PathBuf>) -> RootDisks {
+        RootDisks { layers, upper: self.file.clone(), upper_directories: self.directories.clone() }
     }
 
     /// A VM has it. Notes who can be asked, which goes as soon as the VM is about to end.

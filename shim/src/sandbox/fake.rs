@@ -250,6 +250,10 @@ impl Sandbox for FakeSandbox {
         PID
     }
 
+    fn is_joined(&self) -> bool {
+        false
+    }
+
     fn agent(&self) -> &AgentClient {
         &self.agent
     }
@@ -283,6 +287,10 @@ impl Sandbox for FakeSandbox {
 
     async fn exited(&self) -> String {
         self.gone.subscribe().wait_for(Option::is_some).await.unwrap().clone().unwrap()
+    }
+
+    async fn leave(&self) {
+        self.shutdown().await;
     }
 
     async fn shutdown(&self) {

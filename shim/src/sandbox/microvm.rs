@@ -1,34 +1,35 @@
 //! VMs of crate `supermachine`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, PoisonError, Weak};
 
 use agent_proto::{AgentClient, RootFilesystem};
 use containerd_shim_protos::types::mount::Mount;
 use supermachine::daemon::{self, EnsureLayersRequest, RequestBakeRequest};
 use supermachine::{AskedAt, Exported, Machine, Mode, Vm, VmNote};
 use supermachine_config::Config;
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::disk::{Disk, TakenDisk};
-use super::{Export, Launch, Launcher, Sandbox, SandboxError};
+use super::shared::{MadeCgroup, Member, SharedVm};
+use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of};
 use crate::bundle::{BundleError, EnsureLayers, RootLayers, locate_layers};
-use crate::host_cgroup::{self, HostCgroup};
+use crate::host_cgroup;
 use crate::io::Stream;
 
 /// Starts VMs as the host's configuration says.
-#[derive(Debug)]
 pub(crate) struct MicroVms {
     config: Config,
     address: String,
+    /// The VM of the one group that a shim serves, if it serves one.
+    group: Mutex<Weak<SharedVm>>,
 }
 
 impl MicroVms {
     /// `address` is where this shim can be asked for them.
     pub(crate) fn new(config: Config, address: &str) -> Self {
-        Self { config, address: address.to_owned() }
+        Self { config, address: address.to_owned(), group: Mutex::default() }
     }
 }
 
@@ -40,11 +41,30 @@ impl Launcher for MicroVms {
     }
 
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError> {
+        let annotation = |name: &str| launch.annotations.iter().find(|(key, _)| key == name);
+        if group_of(|name| annotation(name).map(|(_, value)| value.as_str())).is_none() {
+            return Ok(Arc::new(self.start(launch).await?));
+        }
+        // A shim serves one group, whose containers are let in one after the other.
+        let mut group = self.group.lock().await;
+        if let Some(vm) = group.upgrade()
+            && let Some(joined) = self.join(vm, &launch).await?
+        {
+            return Ok(Arc::new(joined));
+        }
+        let first = self.start(launch).await?;
+        *group = Arc::downgrade(&first.share.vm);
+        Ok(Arc::new(first))
+    }
+}
+
+impl MicroVms {
+    /// Starts a VM with a container in it.
+    async fn start(&self, launch: Launch) -> Result<MicroVm, SandboxError> {
         let annotations = launch.annotations.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let config = self.config.clone().with_annotations(annotations)?;
         let machine = Machine::load(&config)?;
         let disk = Disk::prepare(launch.root.writable, &config.paths.upper_template())?;
-        let asked = AskedAt { address: self.address.clone(), container: launch.id.clone() };
         let cgroup = launch.cgroup.map(MadeCgroup::make).transpose()?;
         if let Some(MadeCgroup(cgroup)) = &cgroup {
             let bounded = cgroup.bound_memory(machine.shape().memory_bytes);
@@ -57,12 +77,10 @@ impl Launcher for MicroVms {
                 state_dir: config.paths.sandbox(&launch.namespace, &launch.id),
                 // A container without a host name of its own shows its host's, as under runc.
                 hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-                layers: launch.root.layers,
-                upper: disk.file.clone(),
-                upper_directories: disk.directories.clone(),
+                root: disk.root(launch.root.layers),
                 network: launch.network,
                 cgroup: cgroup.as_ref().map(|cgroup| cgroup.0.path().to_owned()),
-                id: launch.id,
+                id: launch.id.clone(),
             },
         )
         .await?;
@@ -77,8 +95,30 @@ impl Launcher for MicroVms {
             };
             tokio::spawn(request_bake(config.paths.daemon_socket.clone(), request));
         }
-        let (disk, note) = disk.taken(&asked)?;
-        Ok(Arc::new(MicroVm::new(Parts { note, vm, cgroup }, disk)))
+        let (disk, note) = disk.taken(&self.asked_at(&launch.id))?;
+        let rootfs = vm.rootfs();
+        let (vm, member) = SharedVm::new(vm, cgroup);
+        Ok(MicroVm::new(Share { id: launch.id, vm, member, rootfs, is_joined: false }, disk, note))
+    }
+
+    /// Puts a container into the VM of its group, whose cgroup and network are those of its first container. None if
+    /// the VM has ended meanwhile.
+    async fn join(&self, vm: Arc<SharedVm>, launch: &Launch) -> Result<Option<MicroVm>, SandboxError> {
+        let disk = Disk::prepare(launch.root.writable.clone(), &self.config.paths.upper_template())?;
+        let Some((member, rootfs)) = vm.enter(&disk.root(launch.root.layers.clone())).await? else { return Ok(None) };
+        info!(vmm = vm.pid, "joined the VM of the group");
+        let share = Share { id: launch.id.clone(), vm, member, rootfs, is_joined: true };
+        match disk.taken(&self.asked_at(&launch.id)) {
+            Ok((disk, note)) => Ok(Some(MicroVm::new(share, disk, note))),
+            Err(error) => {
+                share.leave().await;
+                Err(error)
+            }
+        }
+    }
+
+    fn asked_at(&self, container: &str) -> AskedAt {
+        AskedAt { address: self.address.clone(), container: container.to_owned() }
     }
 }
 
@@ -116,86 +156,53 @@ impl EnsureLayers for LayerDaemon {
     }
 }
 
-/// A cgroup that is removed when this is dropped, which must be after its VM's end.
-struct MadeCgroup(HostCgroup);
+/// A container's membership in a VM.
+struct Share {
+    id: String,
+    vm: Arc<SharedVm>,
+    member: Member,
+    rootfs: RootFilesystem,
+    /// Whether it came to a VM that ran.
+    is_joined: bool,
+}
 
-impl MadeCgroup {
-    fn make(cgroup: HostCgroup) -> Result<Self, SandboxError> {
-        match cgroup.create() {
-            Ok(()) => Ok(Self(cgroup)),
-            Err(source) => Err(SandboxError::Cgroup { path: cgroup.path().to_owned(), source }),
-        }
+impl Share {
+    async fn leave(&self) {
+        self.vm.leave(self.member, &self.id, &self.rootfs).await;
     }
 }
 
-impl Drop for MadeCgroup {
-    fn drop(&mut self) {
-        if let Err(error) = self.0.remove() {
-            warn!("the cgroup {} is left behind: {error}", self.0.path().display());
-        }
-    }
-}
-
-/// One VM. Its handle is taken away by the first shutdown.
+/// A container's share in a VM, and its disk.
 struct MicroVm {
-    pid: u32,
-    agent: AgentClient,
-    exited: supermachine::Exited,
-    /// Begins the names of what is exported, so that those of two VMs differ.
-    name: String,
-    vm: RwLock<Option<Parts>>,
+    share: Share,
     disk: Mutex<TakenDisk>,
-}
-
-/// What goes with a VM, in this order.
-struct Parts {
-    /// Nobody is to ask a VM that is about to end; a next one has its own note.
-    note: Option<VmNote>,
-    vm: Vm,
-    cgroup: Option<MadeCgroup>,
+    note: std::sync::Mutex<Option<VmNote>>,
 }
 
 impl MicroVm {
-    fn new(parts: Parts, disk: TakenDisk) -> Self {
-        let vm = &parts.vm;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            pid: u32::try_from(vm.pid()).unwrap_or_default(),
-            agent: vm.agent().clone(),
-            exited: vm.exited(),
-            name: format!("{}-{}-", vm.pid(), since_1970.as_nanos()),
-            vm: RwLock::new(Some(parts)),
-            disk: Mutex::new(disk),
-        }
-    }
-
-    /// Does something with the VM, unless it is gone.
-    async fn with<T, E>(&self, action: impl FnOnce(&Vm) -> Result<T, E>) -> Result<T, SandboxError>
-    where
-        SandboxError: From<E>,
-    {
-        let parts = self.vm.read().await;
-        Ok(action(&parts.as_ref().ok_or(SandboxError::Gone)?.vm)?)
+    fn new(share: Share, disk: TakenDisk, note: Option<VmNote>) -> Self {
+        Self { share, disk: disk.into(), note: note.into() }
     }
 }
 
 #[async_trait::async_trait]
 impl Sandbox for MicroVm {
     fn pid(&self) -> u32 {
-        self.pid
+        self.share.vm.pid
+    }
+
+    fn is_joined(&self) -> bool {
+        self.share.is_joined
     }
 
     fn agent(&self) -> &AgentClient {
-        &self.agent
+        &self.share.vm.agent
     }
 
     async fn rootfs(&self) -> Result<RootFilesystem, SandboxError> {
         let mut disk = self.disk.lock().await;
-        self.with(|vm| {
-            let upper_content = disk.begin_import(vm)?;
-            Ok::<_, SandboxError>(RootFilesystem { upper_content, ..vm.rootfs() })
-        })
-        .await
+        let upper_content = self.share.vm.with(|vm| disk.begin_import(vm)).await?;
+        Ok(RootFilesystem { upper_content, ..self.share.rootfs.clone() })
     }
 
     async fn settle(&self) -> Result<(), SandboxError> {
@@ -203,36 +210,40 @@ impl Sandbox for MicroVm {
     }
 
     async fn export(&self, directory: &Path, known: &str) -> Result<Export, SandboxError> {
-        let known = known.strip_prefix(&self.name).and_then(|number| number.parse().ok()).unwrap_or_default();
+        let Share { vm, rootfs, .. } = &self.share;
+        let known = known.strip_prefix(&vm.name).and_then(|number| number.parse().ok()).unwrap_or_default();
         // Not while it is copied: the VM may end meanwhile.
-        let exporter = self.with(|vm| vm.exporter(known)).await?;
+        let exporter = vm.with(|vm| vm.exporter(rootfs, known)).await?;
         let (number, is_written) = match exporter.into_directory(directory).await? {
             Exported::Written { generation } => (generation, true),
             Exported::AsKnown => (known, false),
             // The container that has the disk uses it.
             Exported::Unused => return Err(SandboxError::Gone),
         };
-        Ok(Export { generation: format!("{}{number}", self.name), is_written })
+        Ok(Export { generation: format!("{}{number}", vm.name), is_written })
     }
 
     async fn open_stream(&self) -> Result<Stream, SandboxError> {
-        let stream = self.with(Vm::open_stream).await?;
+        let stream = self.share.vm.with(Vm::open_stream).await?;
         Ok(Stream { token: stream.token, socket: stream.socket })
     }
 
     async fn exited(&self) -> String {
-        let exit = self.exited.wait().await;
+        let exit = self.share.vm.exited.wait().await;
         match exit.console.as_slice() {
             [] => exit.reason.to_string(),
             lines => format!("{}; the guest's last console lines:\n{}", exit.reason, lines.join("\n")),
         }
     }
 
+    async fn leave(&self) {
+        // Nobody is to ask for a disk that is about to go; the next VM that has it has its own note.
+        drop(self.note.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.share.leave().await;
+    }
+
     async fn shutdown(&self) {
-        if let Some(Parts { note, vm, cgroup }) = self.vm.write().await.take() {
-            drop(note);
-            vm.shutdown().await;
-            drop(cgroup);
-        }
+        drop(self.note.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.share.vm.end().await;
     }
 }

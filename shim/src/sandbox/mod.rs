@@ -1,7 +1,9 @@
 //! The virtual machine a container runs in, behind the few things a task needs of it.
 
 mod disk;
+mod group;
 mod microvm;
+mod shared;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,16 +17,19 @@ use crate::bundle::RootLayers;
 use crate::host_cgroup::{HostCgroup, HostLimitError};
 use crate::io::Stream;
 
+pub(crate) use group::group_of;
 pub(crate) use microvm::MicroVms;
 
-/// A running VM with an agent that answers.
+/// A container's share in a running VM with an agent that answers: all of it, unless the container is of a group.
 #[async_trait::async_trait]
 pub(crate) trait Sandbox: Send + Sync {
     /// The VMM's process id on the host: the pid of every task in it.
     fn pid(&self) -> u32;
+    /// Whether other containers were in the VM before.
+    fn is_joined(&self) -> bool;
     /// The agent. Its calls fail once the VM is gone.
     fn agent(&self) -> &AgentClient;
-    /// The root file system on the VM's disks, for the one container that is about to be made on it: what the host has
+    /// The root file system on the VM's disks, for the container that is about to be made on it: what the host has
     /// written for it is on its way from then on.
     async fn rootfs(&self) -> Result<RootFilesystem, SandboxError>;
     /// Makes sure, once the container is made, that all of that has arrived and stays.
@@ -35,7 +40,10 @@ pub(crate) trait Sandbox: Send + Sync {
     async fn open_stream(&self) -> Result<Stream, SandboxError>;
     /// Waits until the VM is gone and says why, with the guest's last console lines.
     async fn exited(&self) -> String;
-    /// Ends the VM and removes what it leaves on the host. Returns when that is done; any number of calls.
+    /// Takes the container out of the VM. With the last one the VM ends, and what it leaves on the host is removed.
+    /// Returns when that is done; any number of calls.
+    async fn leave(&self);
+    /// Ends the VM, whoever is in it. Returns when that is done; any number of calls.
     async fn shutdown(&self);
 }
 
@@ -127,6 +135,9 @@ pub(crate) enum SandboxError {
     /// The VM did not start.
     #[error("start the VM")]
     Start(#[from] supermachine::StartError),
+    /// The VM of the container's group can't take it.
+    #[error("join the VM of the container's group")]
+    Attach(#[from] supermachine::AttachError),
     /// The VM has no stream.
     #[error("open a stream into the VM")]
     Stream(#[from] supermachine::StreamError),

@@ -12,7 +12,7 @@ use tracing::warn;
 use ttrpc::context::with_duration;
 
 use super::{IMPORT_CALL, SLOW_CALL, Service};
-use crate::bundle::{self, Bundle, BundleError, GuestSpec};
+use crate::bundle::{self, Bundle, BundleError, GuestSpec, Neighbour};
 use crate::error::ServiceError;
 use crate::hooks::{self, Status};
 use crate::host_cgroup::HostCgroup;
@@ -36,7 +36,7 @@ impl Service {
         let container = match self.create_container(&request, bundle, Arc::clone(&sandbox)).await {
             Ok(container) => Arc::new(container),
             Err(error) => {
-                sandbox.shutdown().await;
+                sandbox.leave().await;
                 return Err(error);
             }
         };
@@ -71,8 +71,12 @@ impl Service {
         bundle: Bundle,
         sandbox: Arc<dyn Sandbox>,
     ) -> Result<Container, ServiceError> {
-        let identity = Identity::new(&request.id, &bundle);
-        let mut spec = GuestSpec::new(bundle)?;
+        let mut identity = Identity::new(&request.id, &bundle);
+        let neighbour = sandbox.is_joined().then(|| self.neighbour(sandbox.pid()));
+        if neighbour.is_some() {
+            identity.cgroup = None;
+        }
+        let mut spec = GuestSpec::new(bundle, neighbour)?;
         hooks::run(&spec.hooks.create, &identity.state(Status::Creating, sandbox.pid())).await?;
         let stdio = Stdio::new(&request.stdin, &request.stdout, &request.stderr, request.terminal);
         let process = Arc::new(Process::new(None, stdio));
@@ -101,6 +105,14 @@ impl Service {
             }
         }
         Ok(Container::new(identity, sandbox, &spec, process))
+    }
+
+    /// The container that came with the VM, to one that joins it.
+    fn neighbour(&self, vmm: u32) -> Neighbour {
+        let containers = self.shared.tasks.of_vm(vmm);
+        let first = containers.first().filter(|first| !first.sandbox.is_joined() && first.init.phase().exit().is_none());
+        let with_pids = containers.iter().filter(|container| container.identity.has_pids).count();
+        Neighbour { vmm, init: first.map(|first| first.init.guest_pid()), is_alone_with_pids: with_pids <= 1 }
     }
 
     fn publish_create(&self, request: &CreateTaskRequest, pid: u32) {

@@ -39,11 +39,11 @@ impl Service {
     async fn delete_init(&self, container: &Arc<Container>, process: &Process) -> Exit {
         let id = &container.identity.id;
         if process.phase() == Phase::Created {
-            // Its end is that of the VM.
+            // It ends with its place in the VM.
             note(container, process, killed(), &self.shared.publisher);
             process.io.abort().await;
             let sandbox = Arc::clone(&container.sandbox);
-            self.shared.tasks.end(async move { sandbox.shutdown().await });
+            self.shared.tasks.end(async move { sandbox.leave().await });
         } else {
             process.io.drain().await;
             container.retire().await;

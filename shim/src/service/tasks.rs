@@ -38,6 +38,14 @@ impl Tasks {
         self.lock().get(id).cloned().flatten()
     }
 
+    /// Those that are in the VM of this VMM, the first one first.
+    pub(super) fn of_vm(&self, pid: u32) -> Vec<Arc<Container>> {
+        let mut containers: Vec<_> =
+            self.lock().values().flatten().filter(|container| container.pid() == pid).cloned().collect();
+        containers.sort_by_key(|container| container.created_at);
+        containers
+    }
+
     pub(super) fn remove(&self, id: &str) {
         self.lock().remove(id);
     }

@@ -30,7 +30,13 @@ impl Service {
             resources: serde_json::to_vec(&resources::of_guest(&resources)).map_err(ServiceError::Resources)?,
             ..Default::default()
         };
-        let before = host_cgroup::limit(container.identity.cgroup.as_ref(), &resources::of_host(&resources))?;
+        let of_host = if container.sandbox.is_joined() {
+            // The VM is limited for the container that it came with.
+            LinuxResources::default()
+        } else {
+            resources::of_host(&resources)
+        };
+        let before = host_cgroup::limit(container.identity.cgroup.as_ref(), &of_host)?;
         if let Err(source) = container.sandbox.agent().update_container(with_duration(QUICK_CALL), &call).await {
             before.restore();
             return Err(ServiceError::agent("update the container", source));

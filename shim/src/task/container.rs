@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_proto::{ContainerRequest, ContainerStats, ProcessRequest};
 use tokio::sync::{OnceCell, RwLock};
@@ -12,7 +12,7 @@ use tracing::{debug, error};
 use ttrpc::context::with_duration;
 
 use super::{Phase, Process};
-use crate::bundle::{Bundle, GuestSpec, HostHooks};
+use crate::bundle::{Bundle, GuestSpec, HostHooks, is_pid_namespace_own};
 use crate::error::ServiceError;
 use crate::hooks::{ContainerState, Status};
 use crate::host_cgroup::HostCgroup;
@@ -36,8 +36,10 @@ pub(crate) struct Identity {
     pub(crate) oci_version: String,
     /// Its annotations.
     pub(crate) annotations: HashMap<String, String>,
-    /// Where its VMM is.
+    /// Where its VMM is, if it came with it.
     pub(crate) cgroup: Option<HostCgroup>,
+    /// Whether its process ids are its own.
+    pub(crate) has_pids: bool,
 }
 
 impl Identity {
@@ -48,6 +50,7 @@ impl Identity {
             oci_version: bundle.spec.version().clone(),
             annotations: bundle.spec.annotations().clone().unwrap_or_default(),
             cgroup: HostCgroup::of(&bundle.spec),
+            has_pids: is_pid_namespace_own(&bundle.spec),
         }
     }
 
@@ -70,6 +73,7 @@ pub(crate) struct Container {
     pub(crate) sandbox: Arc<dyn Sandbox>,
     pub(crate) hooks: HostHooks,
     pub(crate) init: Arc<Process>,
+    pub(crate) created_at: Instant,
     /// Held by whoever makes a process in it, and exclusively while it is being paused: a process would be stopped
     /// halfway, and whoever waits for it with it.
     pub(crate) freezer: RwLock<()>,
@@ -88,6 +92,7 @@ impl Container {
             sandbox,
             hooks: spec.hooks.clone(),
             init,
+            created_at: Instant::now(),
             freezer: RwLock::default(),
             execs: Mutex::default(),
             oom_kills: AtomicU64::default(),
@@ -161,7 +166,7 @@ impl Container {
         self.sandbox.agent().read_stats(with_duration(STATS_TIMEOUT), &call).await
     }
 
-    /// Ends the VM of a container whose processes have ended, once what they wrote is on its disk. Any number of
+    /// Takes a container whose processes have ended out of its VM, once what they wrote is on its disk. Any number of
     /// calls; each returns when that is done.
     pub(crate) async fn retire(&self) {
         let end = async {
@@ -174,7 +179,7 @@ impl Container {
                     self.flush().await;
                 } => {}
             }
-            self.sandbox.shutdown().await;
+            self.sandbox.leave().await;
         };
         self.retired.get_or_init(|| end).await;
     }

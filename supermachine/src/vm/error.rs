@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use vmm_api::FailureKind;
 
+use crate::disks::DiskError;
 use crate::error::ErrorKind;
 use crate::kvm::KvmError;
 use crate::launch::LaunchError;
@@ -85,18 +86,14 @@ fn console(lines: &[String]) -> String {
 impl StartError {
     /// Whether another VM has the disk.
     pub fn is_in_use(&self) -> bool {
-        matches!(self, Self::Launch(LaunchError::InUse { .. }))
+        matches!(self, Self::Launch(LaunchError::Disk(DiskError::InUse { .. })))
     }
 
     /// What kind of fault it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Machine(error) => error.kind(),
-            Self::Launch(LaunchError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                ErrorKind::NotFound
-            }
-            Self::Launch(LaunchError::InUse { .. }) => ErrorKind::Unavailable,
-            Self::Launch(_) => ErrorKind::InvalidArgument,
+            Self::Launch(error) => error.kind(),
             Self::Open { .. } | Self::Spawn(_) | Self::Kvm(_) => ErrorKind::FailedPrecondition,
             Self::Vmm(error) => error.kind(),
             Self::AgentSilent { .. } => ErrorKind::DeadlineExceeded,

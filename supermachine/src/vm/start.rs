@@ -13,6 +13,7 @@ use ttrpc::context::Context;
 use vmm_api::{Boot, FailureKind, Host, MemoryExtent, Reply, Request, Restore};
 
 use crate::console::last_lines;
+use crate::disks::Places;
 use crate::error::chain;
 use crate::image::{Lookup, lookup};
 use crate::kvm::KvmError;
@@ -54,6 +55,8 @@ struct Start<'a> {
 pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, StartError> {
     let namespace = launch.begin_namespace().map_err(StartError::Launch)?;
     let mut files = Opened::open(launch).map_err(StartError::Launch)?;
+    let mut places = Places::default();
+    let rootfs = places.put(&mut files.root).map_err(|error| StartError::Launch(LaunchError::Disk(error)))?;
     let directory = RunDirectory::create(&launch.state_dir)
         .map_err(|source| StartError::Directory { path: launch.state_dir.clone(), source })?;
     let found = lookup(machine).await.map_err(StartError::Machine)?;
@@ -85,7 +88,8 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
         agent: answered.agent,
         process: answered.process,
         started,
-        rootfs: files.rootfs(),
+        rootfs,
+        places: places.into(),
         _bake: bake.map(|bake| bake.into_pin()),
         _directory: directory,
     })
@@ -163,7 +167,7 @@ impl Start<'_> {
                 state: attachments.attach(&bake.state),
                 memory: attachments.attach(&bake.memory),
                 extents: bake.manifest.extents.as_slice().iter().map(memory_extent).collect(),
-                disks: self.files.disks(&mut attachments),
+                disks: self.files.root.attach(&mut attachments),
             }),
             Source::Kernel { kernel, initrd } => Request::Boot(Boot {
                 host,
@@ -171,7 +175,7 @@ impl Start<'_> {
                 kernel: attachments.attach(kernel),
                 initrd: attachments.attach(initrd),
                 cmdline: self.machine.cmdline.clone(),
-                disks: self.files.disks(&mut attachments),
+                disks: self.files.root.attach(&mut attachments),
             }),
         };
         process.send(&request, &attachments).map_err(StartError::Vmm)

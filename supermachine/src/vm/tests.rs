@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::{BakeError, ErrorKind, ExitReason, ExportError, Exported, MachineError, bake_base, chain};
+use crate::{BakeError, DiskError, ErrorKind, ExitReason, ExportError, Exported, MachineError, bake_base, chain};
 
 /// A host in a directory.
 struct Host {
@@ -159,15 +159,55 @@ async fn an_export_is_whole_or_leaves_nothing() {
     let host = Host::new("gives");
     let target = host.directory.path().join("export");
     let vm = host.start().await.unwrap();
-    let exported = vm.exporter(6).unwrap().into_directory(&target).await.unwrap();
+    let exported = vm.exporter(&vm.rootfs(), 6).unwrap().into_directory(&target).await.unwrap();
     assert_eq!(exported, Exported::Written { generation: 7 });
     assert!(target.join("proto/daemon.proto").exists());
     fs::remove_dir_all(&target).unwrap();
     host.become_another("refuses");
     let vm = host.start().await.unwrap();
-    let error = vm.exporter(6).unwrap().into_directory(&target).await.unwrap_err();
+    let error = vm.exporter(&vm.rootfs(), 6).unwrap().into_directory(&target).await.unwrap_err();
     assert!(matches!(error, ExportError::Agent(_)) && chain(&error).contains("read file"), "{}", chain(&error));
     assert!(!target.exists());
+}
+
+#[tokio::test]
+async fn disks_come_and_go_with_containers() {
+    let host = Host::new("");
+    let vm = host.start().await.unwrap();
+    let file = |name: &str| {
+        let path = host.directory.path().join(name);
+        fs::write(&path, [1; 4096]).unwrap();
+        path
+    };
+    let root = |layer: &str, upper: &str| RootDisks {
+        layers: vec![file(layer)],
+        upper: Some(file(upper)),
+        ..RootDisks::default()
+    };
+    let first = vm.attach(&root("layer", "one")).await.unwrap();
+    let second = vm.attach(&root("layer", "two")).await.unwrap();
+    assert_eq!((first.upper_offset_bytes, second.upper_offset_bytes), (0, 4096));
+    assert_eq!(first.layers, second.layers);
+    let in_use = vm.attach(&root("layer", "two")).await.unwrap_err();
+    assert!(matches!(in_use, AttachError::Disk(DiskError::InUse { .. })));
+    // The VMM lets go of the file, and another takes its place.
+    vm.detach(&first).await.unwrap();
+    assert_eq!(vm.attach(&root("other", "one")).await.unwrap().upper_offset_bytes, 0);
+    let error = vm.detach(&RootFilesystem { upper_offset_bytes: 8192, ..first.clone() }).await.unwrap_err();
+    assert!(matches!(error, DetachError::Agent(_)) && chain(&error).contains("in use"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn what_the_vmm_refuses_takes_no_place() {
+    let host = Host::new("full");
+    let vm = host.start().await.unwrap();
+    let upper = host.directory.path().join("upper");
+    fs::write(&upper, [1; 512]).unwrap();
+    for _ in 0..2 {
+        let root = RootDisks { upper: Some(upper.clone()), ..RootDisks::default() };
+        let error = vm.attach(&root).await.unwrap_err();
+        assert!(matches!(error, AttachError::Vmm(_)) && chain(&error).contains("at 0"), "{}", chain(&error));
+    }
 }
 
 #[tokio::test]

@@ -110,6 +110,7 @@ impl Exporter {
     pub(crate) fn new(agent: AgentClient, stream: Stream, rootfs: &RootFilesystem, known: u64) -> Self {
         let request = ExportUpperRequest {
             stream: stream.token,
+            upper_offset_bytes: rootfs.upper_offset_bytes,
             upper_bytes: rootfs.upper_bytes,
             upper_directory: rootfs.upper_directory.clone(),
             known,

@@ -167,8 +167,18 @@ pub enum Request {
         /// Our end of a `SOCK_STREAM` socket pair.
         stream: Fd,
     },
-    /// Add files at the end of the disks, for a further container. Each file begins at the next multiple of 4096.
-    Grow(Disks),
+    /// Add files to the disks of the running VM, for a further container.
+    AttachDisks {
+        /// Layers, added at the end of the layer disk, each at the next multiple of 4096, and an image.
+        disks: Disks,
+        /// Where the image begins on the upper disk, a multiple of 4096 from which on nothing is.
+        upper_start: u64,
+    },
+    /// Take an image away from the upper disk, whose place is free then. The guest no longer uses it.
+    DetachUpper {
+        /// Where it begins.
+        start: u64,
+    },
     /// Pause for good and write device state and memory to the attached files; the VM does not run again.
     Capture {
         /// Receives the state, empty on entry, writable.
@@ -223,8 +233,10 @@ pub enum Reply {
     Running(Timeline),
     /// A connection attempt is under way.
     Connecting,
-    /// The disks have grown.
-    Grown,
+    /// The files are attached.
+    Attached,
+    /// The file is no longer attached.
+    Detached,
     /// The bake's two files are complete (not yet synced).
     Captured {
         /// Where the pages of the memory file belong, ordered by guest page.

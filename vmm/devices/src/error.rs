@@ -28,6 +28,14 @@ pub enum DeviceError {
         /// Bytes that the caller stated.
         stated: u64,
     },
+    /// A file can't be there, or none is.
+    #[error("disk `{disk}` can't have a file put at, or taken from, byte {start}")]
+    Place {
+        /// Serial number of the disk.
+        disk: &'static str,
+        /// Where on the disk.
+        start: u64,
+    },
     /// A disk grew beyond what can be addressed.
     #[error("disk `{disk}` is larger than can be addressed")]
     DiskTooLarge {

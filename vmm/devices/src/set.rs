@@ -176,19 +176,33 @@ impl DeviceSet {
         self.vsock.open_connections()
     }
 
-    /// Adds files to the disks of a running guest, which hears of the new capacities. A disk grows by all of its files or
-    /// by none, the layer disk first.
-    pub fn grow(&self, backings: Backings) -> Result<(), DeviceError> {
+    /// Adds files to the disks of a running guest, which hears of the new capacities: layers at the end of their disk,
+    /// an image at a free place of the upper disk. All of them, or none.
+    pub fn attach(&self, backings: Backings, upper_start: u64) -> Result<(), DeviceError> {
         let Backings { layers, upper } = backings;
-        let uppers: Vec<_> = upper.into_iter().collect();
-        for (slot, device, files) in [(LAYERS_SLOT, &self.layers, layers), (UPPER_SLOT, &self.upper, uppers)] {
-            if !files.is_empty() {
-                device.grow(files)?;
+        let (mut layer_disk, mut upper_disk) = (self.layers.disk_mut(), self.upper.disk_mut());
+        let (has_layers, has_upper) = (!layers.is_empty(), upper.is_some());
+        if let Some((file, bytes)) = upper {
+            upper_disk.insert(upper_start, file, bytes)?;
+        }
+        if let Err(error) = layer_disk.append(layers) {
+            // Of the two, only it was changed, if there is one.
+            let _none = has_upper.then(|| upper_disk.remove(upper_start));
+            return Err(error);
+        }
+        drop((layer_disk, upper_disk));
+        for (slot, has_more) in [(LAYERS_SLOT, has_layers), (UPPER_SLOT, has_upper)] {
+            if has_more {
                 self.slots[slot].note_config_change();
                 self.slots[slot].device().rings().interrupt.raise_pending();
             }
         }
         Ok(())
+    }
+
+    /// Takes away the image at a place of the upper disk. The guest uses it no more: what it still writes fails.
+    pub fn detach(&self, upper_start: u64) -> Result<(), DeviceError> {
+        self.upper.disk_mut().remove(upper_start)
     }
 
     /// Stops the workers; requests that a worker took are completed. [`Self::start`] undoes it.

@@ -18,6 +18,12 @@ use vmm_api::{
 /// How long anything may take in an emulated machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
+/// A kernel that finds fault with something says so and ends, before anything else is written over it.
+const CMDLINE: &str = "console=ttyS0 loglevel=5 reboot=k panic=-1 oops=panic panic_on_warn=1 no_timer_check \
+                       random.trust_cpu=off";
+/// How much of a console is shown.
+const CONSOLE_LINES: usize = 100;
+
 fn path_from(variable: &str, default: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| default.into(), PathBuf::from)
 }
@@ -124,7 +130,7 @@ impl Vmm {
             shape,
             kernel: Fd(2),
             initrd: Fd(3),
-            cmdline: "console=ttyS0 loglevel=5 reboot=k panic=-1 no_timer_check random.trust_cpu=off".into(),
+            cmdline: CMDLINE.into(),
             disks: Disks::default(),
         });
         started(self.ask(&request, &[kvm.as_fd(), console.as_fd(), kernel.as_fd(), initrd.as_fd()]))
@@ -181,7 +187,7 @@ impl Vmm {
             if wanted(&text) {
                 return;
             }
-            let tail = text.lines().skip(text.lines().count().saturating_sub(60)).collect::<Vec<_>>().join("\n");
+            let tail = text.lines().skip(text.lines().count().saturating_sub(CONSOLE_LINES)).collect::<Vec<_>>().join("\n");
             assert!(Instant::now() < deadline, "the console's last lines:\n{tail}\nno {what} on it in {DEADLINE:?}");
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the console's last lines:\n{tail}\nthe VMM ended ({status}) before {what} was on it");

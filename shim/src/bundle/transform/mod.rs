@@ -12,6 +12,7 @@ use oci_spec::runtime::Spec;
 use super::{Bundle, BundleError};
 
 pub(crate) use hooks::HostHooks;
+pub(crate) use namespaces::{Neighbour, is_pid_namespace_own};
 
 /// A specification split into the guest's part and the host's.
 #[derive(Debug)]
@@ -31,11 +32,11 @@ impl GuestSpec {
         hooks::take(&mut spec)
     }
 
-    /// Runs all transformers.
-    pub(crate) fn new(bundle: Bundle) -> Result<Self, BundleError> {
+    /// Runs all transformers. A container that joins the VM of its group has a neighbour.
+    pub(crate) fn new(bundle: Bundle, neighbour: Option<Neighbour>) -> Result<Self, BundleError> {
         let mut spec: Spec = bundle.spec;
         let hooks = hooks::take(&mut spec)?;
-        namespaces::localise(&mut spec)?;
+        namespaces::localise(&mut spec, neighbour)?;
         confinement::remove(&mut spec);
         resources::localise(&mut spec);
         let files = bind_mounts::carry(&mut spec)?;

@@ -1,6 +1,7 @@
 //! A VMM without virtual machines, for tests: this very test binary, started again by a script that says how it shall
 //! behave. It speaks on its standard input as the real one does, and its "guest" is an agent in the same process.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -10,7 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use agent_proto::export_upper_response::State;
-use agent_proto::{Agent, Empty, ExportUpperRequest, ExportUpperResponse, ResumeRequest, ResumeResponse, create_agent};
+use agent_proto::{
+    Agent, Empty, ExportUpperRequest, ExportUpperResponse, ReleaseUpperRequest, ResumeRequest, ResumeResponse,
+    create_agent,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use ttrpc::r#async::{Server, TtrpcContext, transport::Listener};
@@ -43,7 +47,7 @@ fn fake_vmm() {
     let Ok(behaviour) = std::env::var(BEHAVIOUR) else { return };
     let control = ControlSocket::from(rustix::io::dup(rustix::stdio::stdin()).unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let mut fake = Fake { control, behaviour, runtime };
+    let mut fake = Fake { control, behaviour, runtime, uppers: HashMap::new() };
     while let Ok(packet) = fake.control.receive::<Request>() {
         fake.answer(packet);
     }
@@ -59,6 +63,7 @@ struct Fake {
     control: ControlSocket,
     behaviour: String,
     runtime: tokio::runtime::Runtime,
+    uppers: HashMap<u64, OwnedFd>,
 }
 
 impl Fake {
@@ -100,6 +105,20 @@ impl Fake {
                 File::from(fds.take(memory).unwrap()).write_all(&[9; 4096]).unwrap();
                 let extents = vec![MemoryExtent { guest_page: 256, file_page: 0, pages: 1 }];
                 self.reply(&Reply::Captured { extents, state_bytes: 5 });
+            }
+            Request::AttachDisks { upper_start, .. } if self.does("full") => {
+                let message = format!("no room at {upper_start}");
+                self.reply(&Reply::Failed(Failure { kind: FailureKind::Invalid, message }));
+            }
+            Request::AttachDisks { disks, upper_start } => {
+                if let Some(upper) = disks.upper {
+                    self.uppers.insert(upper_start, fds.take(upper.file).unwrap());
+                }
+                self.reply(&Reply::Attached);
+            }
+            Request::DetachUpper { start } => {
+                self.uppers.remove(&start).unwrap();
+                self.reply(&Reply::Detached);
             }
             Request::Shutdown => {
                 self.reply(&Reply::Stopping);
@@ -175,6 +194,14 @@ impl Agent for FakeAgent {
             (false, false) => State::UNUSED,
         };
         Ok(ExportUpperResponse { state: state.into(), generation: request.known + 1, ..Default::default() })
+    }
+
+    /// The third place is always in use.
+    async fn release_upper(&self, _: &TtrpcContext, request: ReleaseUpperRequest) -> ttrpc::Result<Empty> {
+        match request.offset_bytes {
+            8192 => Err(ttrpc::Error::RpcStatus(ttrpc::get_status(ttrpc::Code::FAILED_PRECONDITION, "in use"))),
+            _ => Ok(Empty::new()),
+        }
     }
 
     async fn prepare_capture(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {

@@ -15,7 +15,8 @@ pub(crate) const SECTOR_BYTES: u64 = 512;
 /// Each file of the layer disk starts at a multiple of this.
 pub(crate) const EXTENT_ALIGN: u64 = 4096;
 
-/// A disk made of files, with zeros after the end of each up to the next one's start. It can grow by further files.
+/// A disk made of files, with zeros after the end of each up to the next one's start. Files come and go while a
+/// guest runs, and it never shrinks.
 #[derive(Debug)]
 pub(crate) struct Disk {
     /// Serial number, for messages.
@@ -47,30 +48,60 @@ impl Disk {
     /// A disk of files in order. Without any it has one zeroed sector.
     pub(crate) fn new(name: &'static str, writable: bool, files: Vec<(File, u64)>) -> Result<Self, DeviceError> {
         let mut disk = Self { name, extents: Vec::new(), bytes: SECTOR_BYTES, writable };
-        disk.grow(files)?;
+        disk.append(files)?;
         Ok(disk)
     }
 
     /// Adds files at the end, each at the next multiple of [`EXTENT_ALIGN`]: all of them, or none.
-    pub(crate) fn grow(&mut self, files: Vec<(File, u64)>) -> Result<(), DeviceError> {
-        let too_large = DeviceError::DiskTooLarge { disk: self.name };
-        let mut bytes = if self.extents.is_empty() { 0 } else { self.bytes };
+    pub(crate) fn append(&mut self, files: Vec<(File, u64)>) -> Result<(), DeviceError> {
+        let mut end = self.extents.last().map_or(0, |_| self.bytes);
         let mut added = Vec::with_capacity(files.len());
-        for (index, (file, length)) in files.into_iter().enumerate() {
-            check_length(&file, length, self.name, index)?;
-            let Some(start) = bytes.checked_next_multiple_of(EXTENT_ALIGN) else { return Err(too_large) };
-            match start.checked_add(length).filter(|&end| i64::try_from(end).is_ok()) {
-                Some(end) => bytes = end,
-                None => return Err(too_large),
-            }
-            added.push(Extent { file, start, bytes: length });
+        for (index, (file, bytes)) in files.into_iter().enumerate() {
+            check_length(&file, bytes, self.name, index)?;
+            let start = end.checked_next_multiple_of(EXTENT_ALIGN).ok_or_else(|| self.too_large())?;
+            end = self.end_of(start, bytes)?;
+            added.push(Extent { file, start, bytes });
         }
         if !added.is_empty() {
             self.extents.append(&mut added);
             // A disk that is only read ends as its files would be padded.
-            self.bytes = if self.writable { bytes } else { bytes.next_multiple_of(EXTENT_ALIGN) };
+            self.bytes = if self.writable { end } else { end.next_multiple_of(EXTENT_ALIGN) };
         }
         Ok(())
+    }
+
+    /// Adds a file at a place where none is, a multiple of [`EXTENT_ALIGN`].
+    pub(crate) fn insert(&mut self, start: u64, file: File, bytes: u64) -> Result<(), DeviceError> {
+        let index = self.extents.partition_point(|extent| extent.start < start);
+        check_length(&file, bytes, self.name, index)?;
+        let end = self.end_of(start, bytes)?;
+        let before = index.checked_sub(1).and_then(|before| self.extents.get(before));
+        let is_free = before.is_none_or(|before| before.start + before.bytes <= start)
+            && self.extents.get(index).is_none_or(|after| end <= after.start);
+        if !is_free || !start.is_multiple_of(EXTENT_ALIGN) {
+            return Err(DeviceError::Place { disk: self.name, start });
+        }
+        self.extents.insert(index, Extent { file, start, bytes });
+        self.bytes = self.bytes.max(end);
+        Ok(())
+    }
+
+    /// Takes away the file that begins at a place, which is free then. The disk keeps its size.
+    pub(crate) fn remove(&mut self, start: u64) -> Result<(), DeviceError> {
+        match self.extents.binary_search_by_key(&start, |extent| extent.start) {
+            Ok(index) => drop(self.extents.remove(index)),
+            Err(_nothing) => return Err(DeviceError::Place { disk: self.name, start }),
+        }
+        Ok(())
+    }
+
+    fn end_of(&self, start: u64, bytes: u64) -> Result<u64, DeviceError> {
+        let end = start.checked_add(bytes).filter(|&end| i64::try_from(end).is_ok());
+        end.ok_or_else(|| self.too_large())
+    }
+
+    fn too_large(&self) -> DeviceError {
+        DeviceError::DiskTooLarge { disk: self.name }
     }
 
     /// Capacity in sectors.

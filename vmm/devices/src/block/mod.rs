@@ -11,9 +11,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX,
@@ -62,7 +61,7 @@ pub(crate) enum Role {
 #[derive(Debug)]
 pub(crate) struct Block {
     role: Role,
-    /// Read by the worker while it serves, and written only to grow.
+    /// Read by the worker while it serves; changed when files come and go.
     disk: RwLock<Disk>,
     rings: Rings,
 }
@@ -100,9 +99,9 @@ impl Block {
         Ok(Self { role, disk: RwLock::new(disk), rings })
     }
 
-    /// Adds files at the disk's end: all of them, or none.
-    pub(crate) fn grow(&self, files: Vec<(File, u64)>) -> Result<(), DeviceError> {
-        self.disk.write().unwrap_or_else(PoisonError::into_inner).grow(files)
+    /// The disk, to be changed; the worker waits meanwhile.
+    pub(crate) fn disk_mut(&self) -> RwLockWriteGuard<'_, Disk> {
+        self.disk.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn disk(&self) -> RwLockReadGuard<'_, Disk> {

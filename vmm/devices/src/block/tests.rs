@@ -162,13 +162,13 @@ fn the_upper_disk_keeps_what_is_written() {
 }
 
 #[test]
-fn disks_grow_while_they_are_used() {
+fn files_come_and_go_while_a_disk_is_used() {
     let (first, second) = (file(&[5; 5120]), file(&[7; 4096]));
     let upper = |file: &File, bytes| Some((file.try_clone().unwrap(), bytes));
     let mut machine = Machine::new(Backings { layers: vec![], upper: upper(&first, 5120) });
     assert_eq!(machine.capacity(LAYERS_SLOT), 1);
     let layers = vec![backing(&[1; 512]), backing(&[2; 4096])];
-    machine.set.grow(Backings { layers, upper: upper(&second, 4096) }).unwrap();
+    machine.set.attach(Backings { layers, upper: upper(&second, 4096) }, 8192).unwrap();
     for (slot, sectors) in [(LAYERS_SLOT, 16), (UPPER_SLOT, 24)] {
         assert_eq!(wait_interrupt(&machine.set, slot) & 2, 2, "the new capacity is told");
         assert_eq!(machine.capacity(slot), sectors);
@@ -190,9 +190,36 @@ fn disks_grow_while_they_are_used() {
     assert_eq!(machine.request(UPPER_SLOT, WRITE_ZEROES, 0, &[readable(DATA, 16)]), (OK, 1));
     second.read_exact_at(&mut content, 0).unwrap();
     assert_eq!(content, [0; 1024]);
-    let broken = machine.set.grow(Backings { layers: vec![(file(&[1]), 512)], upper: None });
-    assert!(matches!(broken, Err(DeviceError::Backing { disk: "layers", .. })));
-    assert_eq!(machine.capacity(LAYERS_SLOT), 16);
+
+    // The place of one that is gone reads as zeros, takes nothing, and can be had by another.
+    machine.set.detach(0).unwrap();
+    assert_eq!(machine.capacity(UPPER_SLOT), 24);
+    assert_eq!(machine.request(UPPER_SLOT, IN, 0, &[writable(DATA, 512)]), (OK, 513));
+    assert_eq!(get(&machine.ram, DATA, 512), [0; 512]);
+    assert_eq!(machine.request(UPPER_SLOT, OUT, 0, &[readable(DATA, 512)]), (IOERR, 1));
+    machine.set.attach(Backings { layers: vec![], upper: upper(&first, 5120) }, 0).unwrap();
+    assert_eq!(machine.request(UPPER_SLOT, IN, 0, &[writable(DATA, 512)]), (OK, 513));
+    assert_eq!(get(&machine.ram, DATA, 512), [5; 512]);
+}
+
+#[test]
+fn a_file_is_put_where_none_is() {
+    let backing = |bytes| Backings { layers: vec![], upper: Some((file(&[5; 8192]), bytes)) };
+    let machine = Machine::new(backing(5120));
+    machine.set.attach(backing(4096), 16384).unwrap();
+    for (start, bytes) in [(0, 512), (4096, 512), (16384, 512), (8192 + 512, 512), (8192, 16384), (u64::MAX - 511, 512)]
+    {
+        assert!(machine.set.attach(backing(bytes), start).is_err(), "{start} {bytes}");
+    }
+    for start in [4096, 8192, 16384 + 4096, u64::MAX] {
+        assert!(matches!(machine.set.detach(start), Err(DeviceError::Place { .. })), "{start}");
+    }
+    machine.set.attach(backing(8192), 8192).unwrap();
+    for _ in 0..2 {
+        let broken = Backings { layers: vec![(file(&[1]), 512)], ..backing(512) };
+        assert!(matches!(machine.set.attach(broken, 65536), Err(DeviceError::Backing { disk: "layers", .. })));
+    }
+    assert_eq!(machine.capacity(LAYERS_SLOT), 1);
 }
 
 #[test]
