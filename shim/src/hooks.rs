@@ -12,6 +12,8 @@ use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+/// In the bundle: poststop hooks have run, and must not again.
+pub(crate) const POSTSTOP_RAN: &str = "poststop.ran";
 /// A hook without a timeout of its own is given up after this.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of a failed hook's standard error an error message repeats, in bytes.

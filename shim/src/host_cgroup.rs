@@ -81,6 +81,12 @@ impl HostCgroup {
             .then(|| Self { root: root.to_owned(), path: root.join(path) })
     }
 
+    /// The one with this directory. None if that can't be a cgroup's, or on a host that has none.
+    pub(crate) fn at(path: &Path) -> Option<Self> {
+        let name = path.strip_prefix(ROOT).ok()?;
+        Self::below(Path::new(ROOT), name.to_str()?)
+    }
+
     /// Its directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -16,6 +16,7 @@ mod io;
 mod log;
 mod metrics;
 mod process_record;
+mod remains;
 mod sandbox;
 mod service;
 mod task;

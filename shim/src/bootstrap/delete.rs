@@ -13,12 +13,13 @@ use nix::mount::MntFlags;
 use supermachine_config::{Config, ConfigError};
 use thiserror::Error;
 
-use super::{SocketPath, remove_socket};
+use super::{SocketPath, living, remove_socket};
 use crate::bundle::{Bundle, GuestSpec};
 use crate::error::chain;
 use crate::hooks::{self, Status};
 use crate::host_cgroup::HostCgroup;
 use crate::process_record;
+use crate::remains::Remains;
 use crate::service::to_timestamp;
 use crate::task::Identity;
 
@@ -34,6 +35,15 @@ pub(crate) enum DeleteError {
     /// The configuration is wrong, so the state's place isn't known.
     #[error("read the configuration")]
     Config(#[from] ConfigError),
+    /// The note of what a VM leaves can't be read.
+    #[error("read what the virtual machine leaves, as noted in {path}")]
+    Read {
+        /// The bundle.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A process could not be ended.
     #[error("kill the process noted in {path}")]
     Kill {
@@ -76,20 +86,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
         path => path.into(),
     };
     let config = Config::load()?;
-    let kill = |note: &str| {
-        let path = bundle.join(note);
-        process_record::kill(&path).map_err(|source| DeleteError::Kill { path, source })
-    };
-    let shim = kill(process_record::SHIM)?;
-    let pid = kill(process_record::VMM)?.unwrap_or_default();
-    if shim.is_some() {
-        remove_shim_socket(&bundle)?;
-    }
-    run_poststop(&bundle, &flags.id);
-    remove_cgroup(&bundle)?;
+    let pid = if living::forgets(&bundle, &flags.id) { 0 } else { end(&bundle, flags, &config)? };
     unmount(&bundle.join("rootfs"))?;
-    let state = config.paths.sandbox(&flags.namespace, &flags.id);
-    gone(fs::remove_dir_all(&state)).map_err(|source| DeleteError::Remove { path: state, source })?;
     let response = DeleteResponse {
         pid,
         exit_status: KILLED,
@@ -100,15 +98,41 @@ pub(crate) fn run(flags: &Flags) -> Result<(), DeleteError> {
     io::stdout().write_all(&bytes).map_err(DeleteError::Reply)
 }
 
+/// Ends the shim and the VM, and removes what they leave. Returns the VMM's process id, 0 if there was none.
+fn end(bundle: &Path, flags: &Flags, config: &Config) -> Result<u32, DeleteError> {
+    let kill = |note: &str| {
+        let path = bundle.join(note);
+        process_record::kill(&path).map_err(|source| DeleteError::Kill { path, source })
+    };
+    let shim = kill(process_record::SHIM)?;
+    let pid = kill(process_record::VMM)?.unwrap_or_default();
+    if shim.is_some() {
+        remove_shim_socket(bundle)?;
+    }
+    run_poststop(bundle, &flags.id);
+    let own = Remains {
+        state: config.paths.sandbox(&flags.namespace, &flags.id),
+        cgroup: Bundle::load(bundle)
+            .ok()
+            .and_then(|bundle| HostCgroup::of(&bundle.spec))
+            .map(|cgroup| cgroup.path().to_owned()),
+    };
+    let joined = Remains::read(bundle).map_err(|source| DeleteError::Read { path: bundle.to_owned(), source })?;
+    [Some(own), joined].into_iter().flatten().try_for_each(remove)?;
+    Ok(pid)
+}
+
+fn remove(remains: Remains) -> Result<(), DeleteError> {
+    if let Some(cgroup) = remains.cgroup.as_deref().and_then(HostCgroup::at) {
+        cgroup.remove().map_err(|source| DeleteError::Remove { path: cgroup.path().to_owned(), source })?;
+    }
+    gone(fs::remove_dir_all(&remains.state)).map_err(|source| DeleteError::Remove { path: remains.state, source })
+}
+
 fn remove_shim_socket(bundle: &Path) -> Result<(), DeleteError> {
     let Ok(address) = fs::read_to_string(bundle.join("address")) else { return Ok(()) };
     let removed = remove_socket(&SocketPath::parse(address.trim()));
     removed.map_err(|source| DeleteError::Remove { path: address.into(), source })
-}
-
-fn remove_cgroup(bundle: &Path) -> Result<(), DeleteError> {
-    let Some(cgroup) = Bundle::load(bundle).ok().and_then(|bundle| HostCgroup::of(&bundle.spec)) else { return Ok(()) };
-    cgroup.remove().map_err(|source| DeleteError::Remove { path: cgroup.path().to_owned(), source })
 }
 
 /// Runs the hooks that free what others hold for the container. Their failure keeps nothing else from being freed.
@@ -116,7 +140,7 @@ fn run_poststop(bundle: &Path, id: &str) {
     let Ok(loaded) = Bundle::load(bundle) else { return };
     let identity = Identity::new(id, &loaded);
     let Ok(spec) = GuestSpec::hooks_of(loaded) else { return };
-    if spec.poststop.is_empty() {
+    if spec.poststop.is_empty() || bundle.join(hooks::POSTSTOP_RAN).exists() {
         return;
     }
     let run = || {

@@ -4,6 +4,7 @@
 
 pub(crate) mod delete;
 pub(crate) mod info;
+mod living;
 mod params;
 mod socket;
 pub(crate) mod start;

@@ -28,8 +28,8 @@ impl Sandbox for Wires {
         self.1.pid()
     }
 
-    fn is_joined(&self) -> bool {
-        false
+    fn joined(&self) -> Option<&crate::remains::Remains> {
+        None
     }
 
     fn agent(&self) -> &agent_proto::AgentClient {

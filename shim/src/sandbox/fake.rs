@@ -250,8 +250,8 @@ impl Sandbox for FakeSandbox {
         PID
     }
 
-    fn is_joined(&self) -> bool {
-        false
+    fn joined(&self) -> Option<&crate::remains::Remains> {
+        None
     }
 
     fn agent(&self) -> &AgentClient {

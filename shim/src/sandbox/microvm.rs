@@ -17,6 +17,7 @@ use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of};
 use crate::bundle::{BundleError, EnsureLayers, RootLayers, locate_layers};
 use crate::host_cgroup;
 use crate::io::Stream;
+use crate::remains::Remains;
 
 /// Starts VMs as the host's configuration says.
 pub(crate) struct MicroVms {
@@ -71,15 +72,19 @@ impl MicroVms {
             bounded.map_err(|source| SandboxError::Cgroup { path: cgroup.path().to_owned(), source })?;
         }
         drop(host_cgroup::limit(cgroup.as_ref().map(|cgroup| &cgroup.0), &launch.resources)?);
+        let remains = Remains {
+            state: config.paths.sandbox(&launch.namespace, &launch.id),
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.0.path().to_owned()),
+        };
         let vm = Vm::start(
             &machine,
             supermachine::Launch {
-                state_dir: config.paths.sandbox(&launch.namespace, &launch.id),
+                state_dir: remains.state.clone(),
                 // A container without a host name of its own shows its host's, as under runc.
                 hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
                 root: disk.root(launch.root.layers),
                 network: launch.network,
-                cgroup: cgroup.as_ref().map(|cgroup| cgroup.0.path().to_owned()),
+                cgroup: remains.cgroup.clone(),
                 id: launch.id.clone(),
             },
         )
@@ -97,7 +102,7 @@ impl MicroVms {
         }
         let (disk, note) = disk.taken(&self.asked_at(&launch.id))?;
         let rootfs = vm.rootfs();
-        let (vm, member) = SharedVm::new(vm, cgroup);
+        let (vm, member) = SharedVm::new(vm, cgroup, remains);
         Ok(MicroVm::new(Share { id: launch.id, vm, member, rootfs, is_joined: false }, disk, note))
     }
 
@@ -191,8 +196,8 @@ impl Sandbox for MicroVm {
         self.share.vm.pid
     }
 
-    fn is_joined(&self) -> bool {
-        self.share.is_joined
+    fn joined(&self) -> Option<&Remains> {
+        self.share.is_joined.then_some(&self.share.vm.remains)
     }
 
     fn agent(&self) -> &AgentClient {

@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::bundle::RootLayers;
 use crate::host_cgroup::{HostCgroup, HostLimitError};
 use crate::io::Stream;
+use crate::remains::Remains;
 
 pub(crate) use group::group_of;
 pub(crate) use microvm::MicroVms;
@@ -25,8 +26,8 @@ pub(crate) use microvm::MicroVms;
 pub(crate) trait Sandbox: Send + Sync {
     /// The VMM's process id on the host: the pid of every task in it.
     fn pid(&self) -> u32;
-    /// Whether other containers were in the VM before.
-    fn is_joined(&self) -> bool;
+    /// If other containers were in the VM before: what the VM leaves on the host.
+    fn joined(&self) -> Option<&Remains>;
     /// The agent. Its calls fail once the VM is gone.
     fn agent(&self) -> &AgentClient;
     /// The root file system on the VM's disks, for the container that is about to be made on it: what the host has

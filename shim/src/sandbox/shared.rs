@@ -12,6 +12,7 @@ use ttrpc::context::with_duration;
 
 use super::SandboxError;
 use crate::host_cgroup::HostCgroup;
+use crate::remains::Remains;
 
 /// How long a guest may take to forget a container.
 const FORGET_TIMEOUT: Duration = Duration::from_secs(10);
@@ -65,6 +66,7 @@ pub(super) struct SharedVm {
     pub(super) pid: u32,
     pub(super) agent: AgentClient,
     pub(super) exited: supermachine::Exited,
+    pub(super) remains: Remains,
     /// Begins the names of what is exported, so that those of two VMs differ.
     pub(super) name: String,
     /// None once it has ended.
@@ -74,7 +76,7 @@ pub(super) struct SharedVm {
 
 impl SharedVm {
     /// With its first container in it.
-    pub(super) fn new(vm: Vm, cgroup: Option<MadeCgroup>) -> (Arc<Self>, Member) {
+    pub(super) fn new(vm: Vm, cgroup: Option<MadeCgroup>, remains: Remains) -> (Arc<Self>, Member) {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut members = Members::default();
         let first = members.add();
@@ -82,6 +84,7 @@ impl SharedVm {
             pid: u32::try_from(vm.pid()).unwrap_or_default(),
             agent: vm.agent().clone(),
             exited: vm.exited(),
+            remains,
             name: format!("{}-{}-", vm.pid(), since_1970.as_nanos()),
             parts: RwLock::new(Some(Parts { vm, cgroup })),
             members: members.into(),

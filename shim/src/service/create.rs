@@ -40,8 +40,7 @@ impl Service {
                 return Err(error);
             }
         };
-        let record = container.identity.bundle.join(process_record::VMM);
-        if let Err(error) = process_record::write(&record, container.pid()) {
+        if let Err(error) = record(&container) {
             warn!("a `delete` without this shim will not find the VM: {error}");
         }
         reservation.fill(Arc::clone(&container));
@@ -72,7 +71,7 @@ impl Service {
         sandbox: Arc<dyn Sandbox>,
     ) -> Result<Container, ServiceError> {
         let mut identity = Identity::new(&request.id, &bundle);
-        let neighbour = sandbox.is_joined().then(|| self.neighbour(sandbox.pid()));
+        let neighbour = sandbox.joined().map(|_| self.neighbour(sandbox.pid()));
         if neighbour.is_some() {
             identity.cgroup = None;
         }
@@ -110,7 +109,7 @@ impl Service {
     /// The container that came with the VM, to one that joins it.
     fn neighbour(&self, vmm: u32) -> Neighbour {
         let containers = self.shared.tasks.of_vm(vmm);
-        let first = containers.first().filter(|first| !first.sandbox.is_joined() && first.init.phase().exit().is_none());
+        let first = containers.first().filter(|first| first.sandbox.joined().is_none() && first.init.phase().exit().is_none());
         let with_pids = containers.iter().filter(|container| container.identity.has_pids).count();
         Neighbour { vmm, init: first.map(|first| first.init.guest_pid()), is_alone_with_pids: with_pids <= 1 }
     }
@@ -132,6 +131,16 @@ impl Service {
             ..Default::default()
         });
     }
+}
+
+/// Notes in the bundle what `delete` is to end and remove if this shim can't.
+fn record(container: &Container) -> std::io::Result<()> {
+    let bundle = &container.identity.bundle;
+    process_record::write(&bundle.join(process_record::VMM), container.pid())?;
+    // For its first container the shim has done so.
+    let Some(remains) = container.sandbox.joined() else { return Ok(()) };
+    process_record::write(&bundle.join(process_record::SHIM), std::process::id())?;
+    remains.write(bundle)
 }
 
 /// The mounts that make the root file system: from the request, or the one that was mounted before.

@@ -52,6 +52,11 @@ impl Service {
         if let Err(error) = hooks::run(&container.hooks.poststop, &container.identity.state(Status::Stopped, 0)).await {
             warn!("poststop: {}", chain(&error));
         }
+        if !container.hooks.poststop.is_empty()
+            && let Err(error) = std::fs::write(container.identity.bundle.join(hooks::POSTSTOP_RAN), "")
+        {
+            warn!("poststop hooks may run again: {error}");
+        }
         self.shared.publisher.publish(TaskDelete {
             container_id: id.clone(),
             pid: container.pid(),

@@ -30,7 +30,7 @@ impl Service {
             resources: serde_json::to_vec(&resources::of_guest(&resources)).map_err(ServiceError::Resources)?,
             ..Default::default()
         };
-        let of_host = if container.sandbox.is_joined() {
+        let of_host = if container.sandbox.joined().is_some() {
             // The VM is limited for the container that it came with.
             LinuxResources::default()
         } else {

@@ -107,6 +107,8 @@ impl Fake {
                 self.reply(&Reply::Captured { extents, state_bytes: 5 });
             }
             Request::AttachDisks { upper_start, .. } if self.does("full") => {
+                // With it goes the lock that its file has.
+                drop(fds);
                 let message = format!("no room at {upper_start}");
                 self.reply(&Reply::Failed(Failure { kind: FailureKind::Invalid, message }));
             }
