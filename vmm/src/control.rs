@@ -40,7 +40,7 @@ fn start(control: &ControlSocket, stopwatch: Stopwatch) -> Result<Running, Outco
                 continue;
             }
             Request::Shutdown => return Err(stop(control)),
-            Request::Connect { .. } | Request::Grow(_) | Request::Capture { .. } => {
+            Request::Connect { .. } | Request::Grow(_) | Request::AttachNetwork { .. } | Request::Capture { .. } => {
                 reply(control, &invalid("no VM was started yet"))?;
                 continue;
             }
@@ -80,7 +80,8 @@ fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
             (Request::Capture { state, memory }, _) => capture(&mut machine, state, memory, &mut fds),
             (Request::Connect { port, stream }, Some(machine)) => connect(machine, port, stream, &mut fds),
             (Request::Grow(disks), Some(machine)) => grow(machine, &disks, &mut fds),
-            (Request::Connect { .. } | Request::Grow(_), None) => invalid(CAPTURED),
+            (Request::AttachNetwork { tap }, Some(machine)) => attach_network(machine, tap, &mut fds),
+            (Request::Connect { .. } | Request::Grow(_) | Request::AttachNetwork { .. }, None) => invalid(CAPTURED),
         };
         reply(control, &answer)?;
     }
@@ -126,6 +127,17 @@ fn grow(machine: &Running, disks: &Disks, fds: &mut Packet<()>) -> Reply {
     };
     match machine.devices.grow(backings) {
         Ok(()) => Reply::Grown,
+        Err(error) => failed(FailureKind::Invalid, &error),
+    }
+}
+
+fn attach_network(machine: &Running, tap: Fd, fds: &mut Packet<()>) -> Reply {
+    let tap = match fds.take(tap) {
+        Ok(tap) => File::from(tap),
+        Err(error) => return failed(FailureKind::Invalid, &error),
+    };
+    match machine.devices.attach_network(tap) {
+        Ok(()) => Reply::Attached,
         Err(error) => failed(FailureKind::Invalid, &error),
     }
 }

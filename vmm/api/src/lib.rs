@@ -169,6 +169,11 @@ pub enum Request {
     },
     /// Add files at the end of the disks, for a further container. Each file begins at the next multiple of 4096.
     Grow(Disks),
+    /// Connect the network card to a tap device, once. The guest sees its link come up.
+    AttachNetwork {
+        /// The tap: not blocking, with `IFF_VNET_HDR`, and checksum and TCP segmentation offload (`TUNSETOFFLOAD`).
+        tap: Fd,
+    },
     /// Pause for good and write device state and memory to the attached files; the VM does not run again.
     Capture {
         /// Receives the state, empty on entry, writable.
@@ -225,6 +230,8 @@ pub enum Reply {
     Connecting,
     /// The disks have grown.
     Grown,
+    /// The network card is connected.
+    Attached,
     /// The bake's two files are complete (not yet synced).
     Captured {
         /// Where the pages of the memory file belong, ordered by guest page.
