@@ -185,9 +185,10 @@ fn bundle_code(error: &BundleError) -> Code {
         | BundleError::NoRootfs { .. }
         | BundleError::NoSource { .. } => Code::INVALID_ARGUMENT,
         BundleError::ForeignRootfs { .. } | BundleError::Images { .. } => Code::FAILED_PRECONDITION,
-        BundleError::Volume { .. } | BundleError::GuestHook { .. } | BundleError::HostNamespace { .. } => {
-            Code::UNIMPLEMENTED
-        }
+        BundleError::Volume { .. }
+        | BundleError::GuestHook { .. }
+        | BundleError::HostNetwork
+        | BundleError::HostNamespace { .. } => Code::UNIMPLEMENTED,
         BundleError::Layer { .. } => Code::UNAVAILABLE,
         BundleError::Encode(_) => Code::INTERNAL,
     }
@@ -208,6 +209,7 @@ fn sandbox_code(error: &SandboxError) -> Code {
         SandboxError::Limit(error) => host_limit_code(error),
         SandboxError::Machine(error) => kind_code(error.kind()),
         SandboxError::Start(error) => kind_code(error.kind()),
+        SandboxError::Network(error) => kind_code(error.kind()),
         SandboxError::Export(error) => kind_code(error.kind()),
         SandboxError::Import(error) => kind_code(error.kind()),
         SandboxError::Upper { .. } | SandboxError::Cgroup { .. } | SandboxError::InUse { .. } => {

@@ -189,6 +189,11 @@ impl Sandbox for MicroVm {
         &self.agent
     }
 
+    async fn connect_network(&self) -> Result<(), SandboxError> {
+        let parts = self.vm.read().await;
+        Ok(parts.as_ref().ok_or(SandboxError::Gone)?.vm.connect_network().await?)
+    }
+
     async fn rootfs(&self) -> Result<RootFilesystem, SandboxError> {
         let mut disk = self.disk.lock().await;
         self.with(|vm| {

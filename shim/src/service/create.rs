@@ -56,7 +56,7 @@ impl Service {
             namespace: self.shared.namespace.clone(),
             id: request.id.clone(),
             root: self.shared.launcher.locate(&mounts).await?,
-            network: bundle.network(),
+            network: bundle.network()?,
             cgroup: HostCgroup::of(&bundle.spec),
             resources: bundle.host_resources(),
             annotations: bundle.spec.annotations().iter().flatten().map(|(n, v)| (n.clone(), v.clone())).collect(),
@@ -74,6 +74,8 @@ impl Service {
         let identity = Identity::new(&request.id, &bundle);
         let mut spec = GuestSpec::new(bundle)?;
         hooks::run(&spec.hooks.create, &identity.state(Status::Creating, sandbox.pid())).await?;
+        // With some clients it is a hook that sets the network up.
+        sandbox.connect_network().await?;
         let stdio = Stdio::new(&request.stdin, &request.stdout, &request.stderr, request.terminal);
         let process = Arc::new(Process::new(None, stdio));
         let log = LogIdentity { namespace: &self.shared.namespace, id: &request.id };

@@ -187,6 +187,7 @@ async fn a_container_lives_and_its_events_are_in_order() {
     let topics = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
     assert_eq!(bench.topics().await, topics);
     assert!(std::fs::read_to_string(bench.dir.path().join("created")).unwrap().contains("\"pid\":4242"));
+    assert!(bench.sandbox().has_network());
     assert!(std::fs::read_to_string(bench.dir.path().join("stopped")).unwrap().contains("stopped"));
     let (launch, sandbox) = bench.launcher.launched.lock().unwrap().pop().unwrap();
     assert_eq!(launch.network, supermachine::Network::Of("/ns".into()));

@@ -171,7 +171,8 @@ pub enum Request {
     Grow(Disks),
     /// Connect the network card to a tap device, once. The guest sees its link come up.
     AttachNetwork {
-        /// The tap: not blocking, with `IFF_VNET_HDR`, and checksum and TCP segmentation offload (`TUNSETOFFLOAD`).
+        /// The tap: not blocking, with `IFF_VNET_HDR`; checksums and the segmentation of TCP and UDP may be left to the
+        /// guest (`TUNSETOFFLOAD`).
         tap: Fd,
     },
     /// Pause for good and write device state and memory to the attached files; the VM does not run again.

@@ -2,7 +2,8 @@
 //! has no link, which is how it is baked.
 //!
 //! Each frame travels with the header of §5.1.6 in front of it, which the host's kernel understands, so that checksums
-//! and segmentation are left to whoever needs them last: on a bridge of the host, nobody.
+//! and segmentation are left to whoever needs them last: on a bridge of the host, nobody. What the guest may send is
+//! what every host's kernel takes; it takes itself what a newer one may bring as well, UDP segments.
 
 mod tap;
 #[cfg(test)]
@@ -17,7 +18,8 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
     VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
-    VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_STATUS,
 };
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vmm_sys_util::epoll::EventSet;
@@ -64,7 +66,9 @@ const IDENTITY: Identity = Identity {
         | 1 << VIRTIO_NET_F_HOST_TSO6
         | 1 << VIRTIO_NET_F_GUEST_CSUM
         | 1 << VIRTIO_NET_F_GUEST_TSO4
-        | 1 << VIRTIO_NET_F_GUEST_TSO6,
+        | 1 << VIRTIO_NET_F_GUEST_TSO6
+        | 1 << VIRTIO_NET_F_GUEST_USO4
+        | 1 << VIRTIO_NET_F_GUEST_USO6,
     queues: &[QUEUE_SIZE, QUEUE_SIZE],
 };
 
