@@ -9,7 +9,7 @@ use supermachine::Network;
 use super::BundleError;
 
 /// A bundle as containerd wrote it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bundle {
     /// Its directory.
     pub(crate) path: PathBuf,

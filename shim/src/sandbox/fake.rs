@@ -104,6 +104,9 @@ impl Agent for FakeAgent {
     async fn create_container(&self, _: &TtrpcContext, call: CreateContainerRequest) -> ttrpc::Result<ProcessCreated> {
         let spec: serde_json::Value = serde_json::from_slice(&call.spec).unwrap();
         assert!(spec.get("hooks").is_none(), "hooks are the host's");
+        for hosts in &call.files {
+            assert_eq!(hosts.content, b"written by a hook\n", "hooks come first");
+        }
         self.0.add((call.container_id, String::new()), &spec["process"], call.stdio.unwrap_or_default())
     }
 

@@ -72,9 +72,12 @@ impl Service {
         sandbox: Arc<dyn Sandbox>,
     ) -> Result<Container, ServiceError> {
         let identity = Identity::new(&request.id, &bundle);
-        let mut spec = GuestSpec::new(bundle)?;
-        hooks::run(&spec.hooks.create, &identity.state(Status::Creating, sandbox.pid())).await?;
-        // With some clients it is a hook that sets the network up.
+        let mut spec = GuestSpec::new(bundle.clone())?;
+        if !spec.hooks.create.is_empty() {
+            hooks::run(&spec.hooks.create, &identity.state(Status::Creating, sandbox.pid())).await?;
+            // With nerdctl it is a hook that sets the network up, and writes the hosts that the container finds there.
+            spec = GuestSpec::new(bundle)?;
+        }
         sandbox.connect_network().await?;
         let stdio = Stdio::new(&request.stdin, &request.stdout, &request.stderr, request.terminal);
         let process = Arc::new(Process::new(None, stdio));

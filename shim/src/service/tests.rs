@@ -73,11 +73,14 @@ impl Bench {
     }
 
     fn write_spec(&self, args: &[&str]) {
+        let hosts = self.dir.path().join("hosts");
+        std::fs::write(&hosts, "").unwrap();
         let spec = serde_json::json!({
             "ociVersion": "1.2.0",
             "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": args},
             "root": {"path": "rootfs"},
-            "hooks": {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > created"]}],
+            "mounts": [{"destination": "/etc/hosts", "source": hosts, "options": ["bind"]}],
+            "hooks": {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > created; echo written by a hook > hosts"]}],
                       "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > stopped"]}]},
             "linux": {
                 "namespaces": [{"type": "pid"}, {"type": "network", "path": "/ns"}],
