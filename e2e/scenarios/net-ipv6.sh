@@ -21,12 +21,9 @@ address=$(nerdctl exec "$NAME" ip -6 -o address show dev eth0 scope global | sed
 fetch() { busybox wget -q -T 5 -O - "http://$1/"; }
 wait_until 20 fetch "[$address]"
 assert_eq 'over IPv6' "$(fetch "[$address]")"
-ip link add "$NAME" type dummy
-ip address add fd00:99::1/64 dev "$NAME" nodad
-ip link set "$NAME" up
-assert_eq 'over IPv6' "$(fetch '[fd00:99::1]:8082')" 'published port'
+# The bridge's own address: nerdctl gives containers no IPv6 route to any other.
+assert_eq 'over IPv6' "$(fetch '[fd00:79::1]:8082')" 'published port'
 heard=$(nerdctl run --net "$NAME" "${flags[@]}" --rm busybox ping6 -c 2 -W 5 ff02::1%eth0)
 assert_contains "$heard" 'bytes from fe80'
-ip link delete "$NAME"
 nerdctl rm --force "$NAME"
 nerdctl network rm "$NAME"

@@ -5,7 +5,7 @@ nerdctl network create --subnet 10.77.0.0/24 "$NAME"
 nerdctl run --net "$NAME" --snapshotter $snapshotter --runtime $runtime --detach --name "$NAME-server" \
     busybox sh -c 'mkdir /www; echo found by name >/www/index.html; httpd -f -h /www'
 said=$(nerdctl run --net "$NAME" --snapshotter $snapshotter --runtime $runtime --rm \
-    busybox wget -q -T 5 -O - "http://$NAME-server/")
+    busybox wget -q -O - "http://$NAME-server/")
 assert_eq 'found by name' "$said"
 nerdctl rm --force "$NAME-server"
 nerdctl network rm "$NAME"
