@@ -87,7 +87,7 @@ pub(super) fn route(index: u32, wanted: &Route) -> Result<RouteNetlinkMessage, N
 fn ip(field: &'static str, octets: &[u8]) -> Result<IpAddr, NetworkError> {
     let four = || <[u8; 4]>::try_from(octets).map(IpAddr::from);
     let sixteen = || <[u8; 16]>::try_from(octets).map(IpAddr::from);
-    four().or_else(|_| sixteen()).map_err(|_| NetworkError::NoAddress { field, value: octets.to_vec() })
+    four().or_else(|_| sixteen()).map_err(|_length| NetworkError::NoAddress { field, value: octets.to_vec() })
 }
 
 fn family(address: IpAddr) -> AddressFamily {
