@@ -15,14 +15,7 @@ starts=0
 
 fail() { echo "FAILED: $*" && exit 1; }
 . "$(dirname "$0")/readiness.sh"
-
-# Usage: timed COMMAND...; prints the microseconds that it took.
-timed() {
-    local start=$EPOCHREALTIME end
-    "$@"
-    end=$EPOCHREALTIME
-    echo $((${end/./} - ${start/./}))
-}
+. "$(dirname "$0")/figures.sh"
 
 # Usage: run_once OPTION... / exec_once CONTAINER
 run_once() {
@@ -49,10 +42,6 @@ ours_once() {
     case $mode in "$1"*) ;; *) fail "expected a start that is $1, got $mode" ;; esac
     start_lines | tail -n 1 | answer_of >>"$3"
 }
-
-median() { sort -n "$1" | awk '{ value[NR] = $1 } END { printf "%.1f", value[int((NR + 1) / 2)] / 1000 }'; }
-ratio() { awk "BEGIN { printf \"%.2f\", $1 / $2 }"; }
-at_most() { awk "BEGIN { exit !($1 <= $2) }"; }
 
 # Usage: owners; prints which threads ran how long during one more restored start.
 # The host has one processor, so that the parts add up to the whole.
@@ -118,11 +107,6 @@ printf "$row" ours "$exec_ours" "$(ratio $exec_ours $exec_runc)" '' ''
 printf '\nms by thread in one restored start, which tracing slows down a little:\n'
 owners
 
-missed=0
-# Usage: target WHAT VALUE LIMIT
-target() {
-    if at_most "$2" "$3"; then echo "met: $1 is $2, at most $3"; else echo "MISSED: $1 is $2, at most $3" && missed=1; fi
-}
 case $clock in
 wall) target "spawn to answer, restored to cold" "$(ratio $restored_answer $cold_answer)" 0.20 ;;
 instructions)

@@ -68,10 +68,19 @@ nerdctl_run() {
     nerdctl run --net none --snapshotter $snapshotter --runtime $runtime "$@"
 }
 
+# Usage: nerdctl_bridge OPTION... IMAGE COMMAND...: the same on nerdctl's default bridge.
+nerdctl_bridge() {
+    nerdctl run --snapshotter $snapshotter --runtime $runtime "$@"
+}
+
+# Usage: same_on_bridge FUNCTION: as `same_as_runc`, on nerdctl's default bridge.
+same_on_bridge() { same_with "$1"; }
+
 # Usage: same_as_runc FUNCTION: what it prints must be the same under runc and under our runtime, but for ids and
 # times. It is called once for each, with `flags`, the options of `nerdctl run` or `create` that say which.
-same_as_runc() {
-    local flags=(--net none)
+same_as_runc() { same_with "$1" --net none; }
+same_with() {
+    local flags=("${@:2}")
     "$1" >theirs
     flags+=(--snapshotter $snapshotter --runtime $runtime)
     "$1" >ours

@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::machine::VirtualMachine;
+use crate::machine::{VirtualMachine, put_card_away};
 use crate::server::{self, Places, Sockets};
 use crate::{cgroup, sys, vsock, zygote};
 
@@ -98,7 +98,8 @@ fn configure() -> Result<(), BootError> {
     limited.map_err(|error| step("raise the limit of open files")(error.into()))?;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     let socket = socket.map_err(|error| step("make a socket")(error.into()))?;
-    sys::raise_loopback(socket.as_fd()).map_err(step("bring up the loopback interface"))
+    sys::raise_loopback(socket.as_fd()).map_err(step("bring up the loopback interface"))?;
+    put_card_away().map_err(step("put the network card away"))
 }
 
 fn step(step: impl Into<String>) -> impl FnOnce(io::Error) -> BootError {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use agent_proto::{ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
+use agent_proto::{ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
 use async_trait::async_trait;
 
 use crate::refusal::Refusal;
@@ -16,6 +16,8 @@ pub(crate) trait Guest: Send + Sync + 'static {
     fn resume(&self, request: &ResumeRequest) -> Result<(), Refusal>;
     /// Makes the machine fit to be captured.
     fn prepare_capture(&self) -> Result<(), Refusal>;
+    /// Makes the machine's network card the interface that is described, and returns when its link is up.
+    async fn configure_network(&self, request: &ConfigureNetworkRequest) -> Result<(), Refusal>;
     /// Assembles a container's root file system and answers where it is. Its writable layer first gets what the archive
     /// holds that `content` carries.
     async fn assemble(

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use agent_proto::{ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
+use agent_proto::{ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
 use async_trait::async_trait;
 
 use crate::guest::Guest;
@@ -60,6 +60,10 @@ impl Guest for DirectoryGuest {
 
     fn prepare_capture(&self) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    async fn configure_network(&self, _request: &ConfigureNetworkRequest) -> Result<(), Refusal> {
+        Err(Refusal::new(Kind::FailedPrecondition, "a trial has no network card"))
     }
 
     async fn assemble(

@@ -190,6 +190,7 @@ fn bundle_code(error: &BundleError) -> Code {
         BundleError::Volume { .. }
         | BundleError::GuestHook { .. }
         | BundleError::HostNamespace { .. }
+        | BundleError::HostNetwork
         | BundleError::AmbiguousNamespace { .. }
         | BundleError::OtherNetwork { .. } => Code::UNIMPLEMENTED,
         BundleError::Layer { .. } => Code::UNAVAILABLE,
@@ -213,6 +214,7 @@ fn sandbox_code(error: &SandboxError) -> Code {
         SandboxError::Machine(error) => kind_code(error.kind()),
         SandboxError::Start(error) => kind_code(error.kind()),
         SandboxError::Attach(error) => kind_code(error.kind()),
+        SandboxError::Network(error) => kind_code(error.kind()),
         SandboxError::Export(error) => kind_code(error.kind()),
         SandboxError::Import(error) => kind_code(error.kind()),
         SandboxError::Upper { .. } | SandboxError::Cgroup { .. } | SandboxError::InUse { .. } => {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use supermachine::shim::{self, ExportUpperRequest};
 use supermachine::{
-    ErrorKind, ExportError, Exported, Launch, Machine, MachineError, Network, RootDisks, StartError,
-    StreamError, Vm, WritableError, WritableLayer,
+    ErrorKind, ExportError, Exported, Launch, Machine, MachineError, Network, RootDisks, StartError, StreamError, Vm,
+    WritableError, WritableLayer,
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex as TurnMutex;

@@ -145,10 +145,7 @@ impl Opened {
         let extent = |backing: &'a Backing| Extent { file: attachments.attach(&backing.file), length: backing.bytes };
         let layers = self.layers.iter().map(extent).collect();
         let upper = self.upper.as_ref();
-        Disks {
-            layers,
-            upper: upper.map(|upper| Upper { file: attachments.attach(&upper.file), length: upper.bytes }),
-        }
+        Disks { layers, upper: upper.map(|upper| Upper { file: attachments.attach(&upper.file), length: upper.bytes }) }
     }
 }
 
@@ -168,12 +165,7 @@ fn open_upper(path: &Path) -> Result<Backing, DiskError> {
 }
 
 /// Opens a file that must have contents.
-fn open(
-    role: &'static str,
-    path: &Path,
-    options: &OpenOptions,
-    remedy: &'static str,
-) -> Result<Backing, DiskError> {
+fn open(role: &'static str, path: &Path, options: &OpenOptions, remedy: &'static str) -> Result<Backing, DiskError> {
     let open = || {
         let file = options.open(path)?;
         let metadata = file.metadata()?;

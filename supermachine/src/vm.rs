@@ -9,17 +9,22 @@ mod stream;
 mod tests;
 
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent_proto::{AgentClient, RootFilesystem};
 use bake::{Key, Level};
+use ttrpc::context::with_duration;
+use vmm_api::{Reply, Request};
 
 use crate::disks::{Places, RootDisks};
-use crate::launch::Launch;
+use crate::launch::{Attachments, Launch};
 use crate::machine::Machine;
+use crate::network::{self, NetworkError};
 use crate::run_directory::RunDirectory;
-use crate::vmm::{Exit, Exited, Process};
+use crate::vmm::{Exit, Exited, Process, VmmError};
 use crate::writable::{Exporter, Import};
 
 pub(crate) use agent::Agent;
@@ -27,6 +32,9 @@ pub use attach::{AttachError, DetachError};
 pub use error::StartError;
 pub(crate) use start::{CONSOLE_LINES, cause, logs, open, refusal};
 pub use stream::{Stream, StreamError};
+
+/// How long the VMM and the agent may take to connect and configure the network card, which waits for nothing.
+const NETWORK_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a VM came to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +152,22 @@ impl Vm {
     /// Takes the writable disk of a root file system away from the VM, for others to have. Its container is deleted.
     pub async fn detach(&self, rootfs: &RootFilesystem) -> Result<(), DetachError> {
         attach::detach(self, rootfs).await
+    }
+
+    /// Connects the guest's network card to the interface of the VMM's network namespace and gives the guest that
+    /// interface's name, addresses and routes; once. Nothing happens if the namespace has only its loopback interface.
+    pub async fn connect_network(&self) -> Result<(), NetworkError> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).map_err(NetworkError::Namespace)?;
+        let Some(wire) = network::connect(namespace).await? else { return Ok(()) };
+        let mut attachments = Attachments::default();
+        let request = Request::AttachNetwork { tap: attachments.attach(&wire.tap) };
+        match self.process.ask(&request, &attachments, NETWORK_WITHIN).await.map_err(NetworkError::Vmm)? {
+            Reply::Attached => {}
+            _ => return Err(NetworkError::Vmm(VmmError::Unexpected)),
+        }
+        let configured = self.agent.client.configure_network(with_duration(NETWORK_WITHIN), &wire.interface).await;
+        let refused = |source| NetworkError::Agent { interface: wire.interface.name.clone(), source: Box::new(source) };
+        configured.map(drop).map_err(refused)
     }
 
     /// Begins to export a writable layer, unless it is of the `known` generation; 0 for none.

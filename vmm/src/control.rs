@@ -43,6 +43,7 @@ fn start(control: &ControlSocket, stopwatch: Stopwatch) -> Result<Running, Outco
             Request::Connect { .. }
             | Request::AttachDisks { .. }
             | Request::DetachUpper { .. }
+            | Request::AttachNetwork { .. }
             | Request::Capture { .. } => {
                 reply(control, &invalid("no VM was started yet"))?;
                 continue;
@@ -89,9 +90,14 @@ fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
                 Ok(()) => Reply::Detached,
                 Err(error) => failed(FailureKind::Invalid, &error),
             },
-            (Request::Connect { .. } | Request::AttachDisks { .. } | Request::DetachUpper { .. }, None) => {
-                invalid(CAPTURED)
-            }
+            (Request::AttachNetwork { tap }, Some(machine)) => attach_network(machine, tap, &mut fds),
+            (
+                Request::Connect { .. }
+                | Request::AttachDisks { .. }
+                | Request::DetachUpper { .. }
+                | Request::AttachNetwork { .. },
+                None,
+            ) => invalid(CAPTURED),
         };
         reply(control, &answer)?;
     }
@@ -136,6 +142,17 @@ fn attach(machine: &Running, disks: &Disks, upper_start: u64, fds: &mut Packet<(
         Err(error) => return failed(FailureKind::Invalid, &error),
     };
     match machine.devices.attach(backings, upper_start) {
+        Ok(()) => Reply::Attached,
+        Err(error) => failed(FailureKind::Invalid, &error),
+    }
+}
+
+fn attach_network(machine: &Running, tap: Fd, fds: &mut Packet<()>) -> Reply {
+    let tap = match fds.take(tap) {
+        Ok(tap) => File::from(tap),
+        Err(error) => return failed(FailureKind::Invalid, &error),
+    };
+    match machine.devices.attach_network(tap) {
         Ok(()) => Reply::Attached,
         Err(error) => failed(FailureKind::Invalid, &error),
     }

@@ -1,4 +1,4 @@
-//! Benchmarks: our starts against runc's, in one boot of one host.
+//! Benchmarks: our starts, or networks, against runc's, in one boot of one host.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,9 +19,21 @@ pub(crate) struct Options {
     /// Takes one clock's figures only.
     #[arg(long)]
     clock: Option<Clock>,
-    /// How many times each start is measured.
+    /// What is measured.
+    #[arg(long, default_value = "starts")]
+    what: What,
+    /// How many times each is measured.
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(3..))]
     runs: u16,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Containers' starts, and processes in running ones.
+    Starts,
+    /// Streams and round trips through a bridge, and what a network adds to a start.
+    Network,
 }
 
 /// What the host's clock counts.
@@ -44,7 +56,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     for clock in clocks {
         let job = Job::new(Flavour::Containerd2, &product)?;
         job.write("clock", clock.name())?;
-        job.write("run", &format!("exec bash /job/host/bench.sh {} {}", clock.name(), options.runs))?;
+        job.write("run", &format!("exec bash /job/host/{} {} {}", options.what.script(), clock.name(), options.runs))?;
         let mut host = Host::new(&parts, disk.clone(), &job);
         host.accelerator = clock.accelerator();
         let ending = step(clock.title(), || {
@@ -53,7 +65,12 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
                 stdout.write_all(line).and_then(|()| stdout.flush())
             })
         })?;
-        println!("    made by: cargo run -p xtask -- bench --clock {} --runs {}", clock.name(), options.runs);
+        println!(
+            "    made by: cargo run -p xtask -- bench{} --clock {} --runs {}",
+            options.what.option(),
+            clock.name(),
+            options.runs
+        );
         ensure!(
             !matches!(ending, Ending::Died | Ending::Stuck | Ending::TimedOut),
             "no figures: {}\n{}",
@@ -63,6 +80,22 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         all_met &= matches!(ending, Ending::Finished(0));
     }
     Ok(if all_met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl What {
+    fn script(self) -> &'static str {
+        match self {
+            Self::Starts => "bench.sh",
+            Self::Network => "network.sh",
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Starts => "",
+            Self::Network => " --what network",
+        }
+    }
 }
 
 impl Clock {

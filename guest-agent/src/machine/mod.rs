@@ -1,7 +1,8 @@
-//! The virtual machine as the agent's guest: its clock, its randomness, its disks.
+//! The virtual machine as the agent's guest: its clock, its randomness, its disks, its network.
 
 mod disk;
 mod layers;
+mod network;
 mod rootfs;
 mod upper;
 mod uppers;
@@ -9,7 +10,7 @@ mod uppers;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use agent_proto::{ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
+use agent_proto::{ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
 use async_trait::async_trait;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::ClockId;
@@ -19,6 +20,7 @@ use crate::guest::Guest;
 use crate::refusal::{Kind, Refusal};
 use crate::sys::{SEED_BYTES, credit_entropy};
 use layers::Layers;
+pub(crate) use network::put_card_away;
 use uppers::Uppers;
 
 /// The machine the agent is process 1 of.
@@ -54,6 +56,10 @@ impl Guest for VirtualMachine {
     fn prepare_capture(&self) -> Result<(), Refusal> {
         rustix::fs::sync();
         Ok(())
+    }
+
+    async fn configure_network(&self, request: &ConfigureNetworkRequest) -> Result<(), Refusal> {
+        Ok(network::configure(request).await?)
     }
 
     async fn assemble(

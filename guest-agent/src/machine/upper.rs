@@ -49,7 +49,10 @@ pub(super) async fn mount(
 /// Ends the mount for a container once its root file system, which lies on it, is detached by `detach_root`. What was
 /// written is on the disk before: the root's last users die with the container, which the kernel may still be cleaning
 /// up, so that the disk can't be let go of at once.
-pub(super) fn unmount_after(upper: &Upper, detach_root: impl FnOnce() -> Result<(), RootfsError>) -> Result<(), RootfsError> {
+pub(super) fn unmount_after(
+    upper: &Upper,
+    detach_root: impl FnOnce() -> Result<(), RootfsError>,
+) -> Result<(), RootfsError> {
     let point = upper.mount_point();
     // One that failed to be mounted has nothing.
     if stop_waiting_for_medium(&point)? {

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use agent_proto::process_list::Entry;
 use agent_proto::{
-    Agent, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty, ExportUpperRequest,
-    ExportUpperResponse, OutOfMemory, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ReleaseUpperRequest,
-    ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest, UpdateContainerRequest,
-    WaitOutOfMemoryRequest,
+    Agent, ConfigureNetworkRequest, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest,
+    Empty, ExportUpperRequest, ExportUpperResponse, OutOfMemory, ProcessCreated, ProcessExit, ProcessList,
+    ProcessRequest, ReleaseUpperRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest,
+    UpdateContainerRequest, WaitOutOfMemoryRequest,
 };
 use async_trait::async_trait;
 use rustix::thread::ClockId;
@@ -85,6 +85,12 @@ impl<G: Guest> Agent for Server<G> {
             boottime_ns: uptime.tv_sec.unsigned_abs() * 1_000_000_000 + uptime.tv_nsec.unsigned_abs(),
             ..Default::default()
         })
+    }
+
+    async fn configure_network(&self, _: &TtrpcContext, request: ConfigureNetworkRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.guest.configure_network(&request).await?;
+        Ok(Empty::new())
     }
 
     async fn create_container(

@@ -40,13 +40,7 @@ pub(crate) fn delete_partition(disk: BorrowedFd<'_>, number: u32) -> io::Result<
     change_partition(disk, BLKPG_DEL_PARTITION, number, 0, 0)
 }
 
-fn change_partition(
-    disk: BorrowedFd<'_>,
-    operation: c_int,
-    number: u32,
-    start: u64,
-    length: u64,
-) -> io::Result<()> {
+fn change_partition(disk: BorrowedFd<'_>, operation: c_int, number: u32, start: u64, length: u64) -> io::Result<()> {
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let mut partition = BlkpgPartition {
         start: i64::try_from(start).map_err(too_large)?,

@@ -122,7 +122,8 @@ mod tests {
         fs::write(path.join("address"), &address).unwrap();
         assert!(!forgets("c1").await, "the shim is gone");
         let left = Arc::new(AtomicU32::new(3));
-        let mut server = Server::new().bind(&address).unwrap().register_service(create_task(Arc::new(Shim(Arc::clone(&left)))));
+        let mut server =
+            Server::new().bind(&address).unwrap().register_service(create_task(Arc::new(Shim(Arc::clone(&left)))));
         server.start().await.unwrap();
         assert!(forgets("c2").await);
         assert_eq!(left.load(Ordering::SeqCst), 3);

@@ -9,7 +9,7 @@ use supermachine::Network;
 use super::BundleError;
 
 /// A bundle as containerd wrote it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bundle {
     /// Its directory.
     pub(crate) path: PathBuf,
@@ -46,13 +46,13 @@ impl Bundle {
 
     /// The network on the host's side: of the namespace that is named by path, or a new one; without an entry the
     /// host's own.
-    pub(crate) fn network(&self) -> Network {
+    pub(crate) fn network(&self) -> Result<Network, BundleError> {
         let namespaces = self.spec.linux().iter().flat_map(|linux| linux.namespaces().iter().flatten());
         let mut networks = namespaces.filter(|namespace| namespace.typ() == LinuxNamespaceType::Network);
         match networks.next().map(|network| network.path().as_ref().filter(|path| !path.as_os_str().is_empty())) {
-            None => Network::Inherited,
-            Some(None) => Network::New,
-            Some(Some(path)) => Network::Of(path.clone()),
+            None => Err(BundleError::HostNetwork),
+            Some(None) => Ok(Network::New),
+            Some(Some(path)) => Ok(Network::Of(path.clone())),
         }
     }
 }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn network_is_named_new_or_the_hosts() {
+    fn network_is_named_or_new_and_never_the_hosts() {
         let spec = |namespaces| {
             serde_json::json!({
                 "ociVersion": "1.2.0",
@@ -80,13 +80,13 @@ mod tests {
         };
         let (dir, loaded) = bundle(&spec(serde_json::json!([{"type": "pid"}, {"type": "network", "path": "/ns/a"}])));
         let loaded = loaded.unwrap();
-        assert_eq!(loaded.network(), Network::Of("/ns/a".into()));
+        assert_eq!(loaded.network().unwrap(), Network::Of("/ns/a".into()));
         assert_eq!(loaded.rootfs(), dir.path().join("rootfs"));
         for new in [serde_json::json!([{"type": "network"}]), serde_json::json!([{"type": "network", "path": ""}])] {
-            assert_eq!(bundle(&spec(new)).1.unwrap().network(), Network::New);
+            assert_eq!(bundle(&spec(new)).1.unwrap().network().unwrap(), Network::New);
         }
         for host in [serde_json::json!([{"type": "pid"}]), serde_json::json!(null)] {
-            assert_eq!(bundle(&spec(host)).1.unwrap().network(), Network::Inherited);
+            assert!(matches!(bundle(&spec(host)).1.unwrap().network(), Err(BundleError::HostNetwork)));
         }
     }
 

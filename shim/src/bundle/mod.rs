@@ -133,6 +133,12 @@ pub(crate) enum BundleError {
         /// The namespace.
         path: PathBuf,
     },
+    /// No network namespace: the network would be the host's.
+    #[error(
+        "the host's network can't be a VM's: give the container a network of its own, and publish its ports (nerdctl: \
+         leave out --network host, and name ports with -p; Kubernetes: hostNetwork: false)"
+    )]
+    HostNetwork,
     /// A namespace that another process on the host holds.
     #[error(
         "the {kind} namespace {path} is another container's or the host's, and can't be entered from a VM: leave it out \

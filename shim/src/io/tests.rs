@@ -36,6 +36,10 @@ impl Sandbox for Wires {
         self.1.agent()
     }
 
+    async fn connect_network(&self) -> Result<(), SandboxError> {
+        self.1.connect_network().await
+    }
+
     async fn rootfs(&self) -> Result<agent_proto::RootFilesystem, SandboxError> {
         self.1.rootfs().await
     }

@@ -104,6 +104,9 @@ impl Agent for FakeAgent {
     async fn create_container(&self, _: &TtrpcContext, call: CreateContainerRequest) -> ttrpc::Result<ProcessCreated> {
         let spec: serde_json::Value = serde_json::from_slice(&call.spec).unwrap();
         assert!(spec.get("hooks").is_none(), "hooks are the host's");
+        for hosts in &call.files {
+            assert_eq!(hosts.content, b"written by a hook\n", "hooks come first");
+        }
         self.0.add((call.container_id, String::new()), &spec["process"], call.stdio.unwrap_or_default())
     }
 
@@ -192,6 +195,7 @@ pub(crate) struct FakeSandbox {
     agent: AgentClient,
     server: tokio::sync::Mutex<Server>,
     tokens: AtomicU64,
+    has_network: AtomicBool,
     gone: watch::Sender<Option<String>>,
 }
 
@@ -209,6 +213,7 @@ impl FakeSandbox {
             agent: AgentClient::new(Client::new(Socket::new(host))),
             server: server.into(),
             tokens: AtomicU64::new(1),
+            has_network: AtomicBool::new(false),
             gone: watch::Sender::new(None),
         })
     }
@@ -234,6 +239,10 @@ impl FakeSandbox {
         self.guest.oom_kills.send_modify(|kills| *kills += 1);
     }
 
+    pub(crate) fn has_network(&self) -> bool {
+        self.has_network.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.borrow().is_some()
     }
@@ -256,6 +265,12 @@ impl Sandbox for FakeSandbox {
 
     fn agent(&self) -> &AgentClient {
         &self.agent
+    }
+
+    async fn connect_network(&self) -> Result<(), SandboxError> {
+        assert!(self.guest.programs.lock().unwrap().is_empty(), "a container has its network from the start");
+        self.has_network.store(true, Ordering::SeqCst);
+        Ok(())
     }
 
     async fn rootfs(&self) -> Result<RootFilesystem, SandboxError> {

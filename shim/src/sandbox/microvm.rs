@@ -204,6 +204,10 @@ impl Sandbox for MicroVm {
         &self.share.vm.agent
     }
 
+    async fn connect_network(&self) -> Result<(), SandboxError> {
+        self.share.vm.connect_network().await
+    }
+
     async fn rootfs(&self) -> Result<RootFilesystem, SandboxError> {
         let mut disk = self.disk.lock().await;
         let upper_content = self.share.vm.with(|vm| disk.begin_import(vm)).await?;

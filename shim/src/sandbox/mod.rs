@@ -30,6 +30,8 @@ pub(crate) trait Sandbox: Send + Sync {
     fn joined(&self) -> Option<&Remains>;
     /// The agent. Its calls fail once the VM is gone.
     fn agent(&self) -> &AgentClient;
+    /// Gives the guest the network that the VMM's network namespace has; once, and nothing if it has none.
+    async fn connect_network(&self) -> Result<(), SandboxError>;
     /// The root file system on the VM's disks, for the container that is about to be made on it: what the host has
     /// written for it is on its way from then on.
     async fn rootfs(&self) -> Result<RootFilesystem, SandboxError>;
@@ -139,6 +141,9 @@ pub(crate) enum SandboxError {
     /// The VM of the container's group can't take it.
     #[error("join the VM of the container's group")]
     Attach(#[from] supermachine::AttachError),
+    /// The guest has no network.
+    #[error("connect the VM to its network")]
+    Network(#[from] supermachine::NetworkError),
     /// The VM has no stream.
     #[error("open a stream into the VM")]
     Stream(#[from] supermachine::StreamError),

@@ -101,6 +101,12 @@ impl SharedVm {
         Ok(action(&parts.as_ref().ok_or(SandboxError::Gone)?.vm)?)
     }
 
+    /// Gives the guest the network that the VMM's network namespace has.
+    pub(super) async fn connect_network(&self) -> Result<(), SandboxError> {
+        let parts = self.parts.read().await;
+        Ok(parts.as_ref().ok_or(SandboxError::Gone)?.vm.connect_network().await?)
+    }
+
     /// Lets a further container in, with its root file system. None if the VM has ended, or is about to.
     pub(super) async fn enter(&self, root: &RootDisks) -> Result<Option<(Member, RootFilesystem)>, SandboxError> {
         let mut members = self.members.lock().await;

@@ -55,7 +55,7 @@ impl Service {
             namespace: self.shared.namespace.clone(),
             id: request.id.clone(),
             root: self.shared.launcher.locate(&mounts).await?,
-            network: bundle.network(),
+            network: bundle.network()?,
             cgroup: HostCgroup::of(&bundle.spec),
             resources: bundle.host_resources(),
             annotations: bundle.spec.annotations().iter().flatten().map(|(n, v)| (n.clone(), v.clone())).collect(),
@@ -75,8 +75,15 @@ impl Service {
         if neighbour.is_some() {
             identity.cgroup = None;
         }
-        let mut spec = GuestSpec::new(bundle, neighbour)?;
-        hooks::run(&spec.hooks.create, &identity.state(Status::Creating, sandbox.pid())).await?;
+        let mut spec = GuestSpec::new(bundle.clone(), neighbour)?;
+        if !spec.hooks.create.is_empty() {
+            hooks::run(&spec.hooks.create, &identity.state(Status::Creating, sandbox.pid())).await?;
+            // With nerdctl it is a hook that sets the network up, and writes the hosts that the container finds there.
+            spec = GuestSpec::new(bundle, neighbour)?;
+        }
+        if neighbour.is_none() {
+            sandbox.connect_network().await?;
+        }
         let stdio = Stdio::new(&request.stdin, &request.stdout, &request.stderr, request.terminal);
         let process = Arc::new(Process::new(None, stdio));
         let log = LogIdentity { namespace: &self.shared.namespace, id: &request.id };
@@ -109,7 +116,8 @@ impl Service {
     /// The container that came with the VM, to one that joins it.
     fn neighbour(&self, vmm: u32) -> Neighbour {
         let containers = self.shared.tasks.of_vm(vmm);
-        let first = containers.first().filter(|first| first.sandbox.joined().is_none() && first.init.phase().exit().is_none());
+        let first =
+            containers.first().filter(|first| first.sandbox.joined().is_none() && first.init.phase().exit().is_none());
         let with_pids = containers.iter().filter(|container| container.identity.has_pids).count();
         Neighbour { vmm, init: first.map(|first| first.init.guest_pid()), is_alone_with_pids: with_pids <= 1 }
     }

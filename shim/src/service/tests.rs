@@ -73,11 +73,14 @@ impl Bench {
     }
 
     fn write_spec(&self, args: &[&str]) {
+        let hosts = self.dir.path().join("hosts");
+        std::fs::write(&hosts, "").unwrap();
         let spec = serde_json::json!({
             "ociVersion": "1.2.0",
             "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": args},
             "root": {"path": "rootfs"},
-            "hooks": {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > created"]}],
+            "mounts": [{"destination": "/etc/hosts", "source": hosts, "options": ["bind"]}],
+            "hooks": {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > created; echo written by a hook > hosts"]}],
                       "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", "cat > stopped"]}]},
             "linux": {
                 "namespaces": [{"type": "pid"}, {"type": "network", "path": "/ns"}],
@@ -187,6 +190,7 @@ async fn a_container_lives_and_its_events_are_in_order() {
     let topics = ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"];
     assert_eq!(bench.topics().await, topics);
     assert!(std::fs::read_to_string(bench.dir.path().join("created")).unwrap().contains("\"pid\":4242"));
+    assert!(bench.sandbox().has_network());
     assert!(std::fs::read_to_string(bench.dir.path().join("stopped")).unwrap().contains("stopped"));
     let (launch, sandbox) = bench.launcher.launched.lock().unwrap().pop().unwrap();
     assert_eq!(launch.network, supermachine::Network::Of("/ns".into()));

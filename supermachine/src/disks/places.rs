@@ -34,7 +34,8 @@ impl Places {
         let mut layers: Vec<Layer> = Vec::with_capacity(files.layers.len());
         let mut added = Vec::new();
         for backing in files.layers.drain(..) {
-            let shared = self.layers.iter().take(before).find(|(id, layer)| *id == backing.id && !layers.contains(layer));
+            let shared =
+                self.layers.iter().take(before).find(|(id, layer)| *id == backing.id && !layers.contains(layer));
             if let Some((_, layer)) = shared {
                 layers.push(layer.clone());
             } else {
@@ -134,10 +135,16 @@ mod tests {
         let put = |places: &mut Places, name: &str, bytes| {
             places.put(&mut open(&[], Some(file(dir.path(), name, bytes)))).unwrap().upper_offset_bytes
         };
-        assert_eq!([put(&mut places, "1", 5120), put(&mut places, "2", 512), put(&mut places, "3", 512)], [0, 8192, 12288]);
+        assert_eq!(
+            [put(&mut places, "1", 5120), put(&mut places, "2", 512), put(&mut places, "3", 512)],
+            [0, 8192, 12288]
+        );
         places.leave(0);
         places.leave(8192);
-        assert_eq!([put(&mut places, "4", 1024), put(&mut places, "5", 1024), put(&mut places, "6", 512)], [0, 16384, 8192]);
+        assert_eq!(
+            [put(&mut places, "4", 1024), put(&mut places, "5", 1024), put(&mut places, "6", 512)],
+            [0, 16384, 8192]
+        );
     }
 
     #[test]

@@ -179,6 +179,12 @@ pub enum Request {
         /// Where it begins.
         start: u64,
     },
+    /// Connect the network card to a tap device, once. The guest sees its link come up.
+    AttachNetwork {
+        /// The tap: not blocking, with `IFF_VNET_HDR`; checksums and the segmentation of TCP and UDP may be left to the
+        /// guest (`TUNSETOFFLOAD`).
+        tap: Fd,
+    },
     /// Pause for good and write device state and memory to the attached files; the VM does not run again.
     Capture {
         /// Receives the state, empty on entry, writable.
@@ -233,7 +239,7 @@ pub enum Reply {
     Running(Timeline),
     /// A connection attempt is under way.
     Connecting,
-    /// The files are attached.
+    /// The files, or the network card, are attached.
     Attached,
     /// The file is no longer attached.
     Detached,

@@ -70,6 +70,9 @@ pub enum DeviceError {
         /// How many.
         open: usize,
     },
+    /// The network card has its tap, and can neither have another nor be saved with it.
+    #[error("the network card is connected already")]
+    Attached,
     /// No more connections fit.
     #[error("the guest already has {limit} connections, the most that are allowed; close some first")]
     TooManyConnections {

@@ -4,14 +4,14 @@
 //! features or to its configuration space is a new [`VERSION`].
 
 /// Version of the layout; part of the machine key.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Guest physical address of the first virtio-mmio slot.
 pub const MMIO_BASE: u64 = 0xd000_0000;
 /// Bytes that each slot occupies.
 pub const SLOT_BYTES: u64 = 0x1000;
 /// Number of slots, all of them present in every VM.
-pub const SLOTS: usize = 4;
+pub const SLOTS: usize = 5;
 /// Bytes of the whole window.
 pub const MMIO_BYTES: u64 = SLOT_BYTES * SLOTS as u64;
 /// Interrupt line of the first slot; the following slots use the following lines. Edge triggered.
@@ -25,6 +25,8 @@ pub const UPPER_SLOT: usize = 1;
 pub const VSOCK_SLOT: usize = 2;
 /// Slot of the entropy source.
 pub const RNG_SLOT: usize = 3;
+/// Slot of the network card.
+pub const NET_SLOT: usize = 4;
 
 /// Serial number by which the guest recognises the layer disk.
 pub const LAYERS_SERIAL: &str = "layers";

@@ -1,4 +1,5 @@
-//! The devices of a VM: two disks, a socket device and an entropy source behind virtio-mmio, and a serial console.
+//! The devices of a VM: two disks, a socket device, an entropy source and a network card behind virtio-mmio, and a
+//! serial console.
 //!
 //! The crate knows neither KVM nor bakes. vCPU threads bring register accesses ([`DeviceSet::mmio_read`] and
 //! [`DeviceSet::mmio_write`]); queue notifications and interrupts are eventfds; guest memory is
@@ -16,6 +17,7 @@ mod console;
 #[cfg(test)]
 mod driver;
 mod error;
+mod net;
 mod poll;
 mod ring;
 mod rng;

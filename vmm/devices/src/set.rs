@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::block::{Block, BlockState, Disk, Role};
-use crate::layout::{LAYERS_SLOT, MMIO_BASE, SLOT_BYTES, SLOTS, UPPER_SLOT, slot_address, slot_gsi};
+use crate::layout::{LAYERS_SLOT, MMIO_BASE, NET_SLOT, SLOT_BYTES, SLOTS, UPPER_SLOT, slot_address, slot_gsi};
+use crate::net::Net;
 use crate::poll::Poll;
 use crate::rng::Rng;
 use crate::transport::{Device, Slot, SlotState};
@@ -50,6 +51,7 @@ pub struct DeviceSet {
     layers: Arc<Block>,
     upper: Arc<Block>,
     vsock: Arc<Vsock>,
+    net: Arc<Net>,
     workers: [Worker; 3],
 }
 
@@ -59,11 +61,12 @@ struct Devices {
     upper: Arc<Block>,
     vsock: Arc<Vsock>,
     rng: Arc<Rng>,
+    net: Arc<Net>,
     workers: [Worker; 3],
 }
 
 impl Devices {
-    /// The disks have a worker each, as files can keep them waiting. The other two never wait and share one.
+    /// The disks have a worker each, as files can keep them waiting. The others never wait and share one.
     fn new(
         ram: GuestRam,
         backings: Backings,
@@ -75,18 +78,19 @@ impl Devices {
         let layers = Arc::new(Block::new(Role::Layers, layers_disk, ram.clone(), &layers_poll)?);
         let upper = Arc::new(Block::new(Role::Upper, upper_disk, ram.clone(), &upper_poll)?);
         let vsock = Arc::new(vsock(ram.clone(), shared_poll.clone())?);
-        let rng = Arc::new(Rng::new(ram, &shared_poll.next())?);
+        let rng = Arc::new(Rng::new(ram.clone(), &shared_poll.next())?);
+        let net = Arc::new(Net::new(ram, shared_poll.next().next())?);
         let workers = [
             Worker::new("layers", layers_poll, vec![layers.clone()])?,
             Worker::new("upper", upper_poll, vec![upper.clone()])?,
-            Worker::new("vsock", shared_poll, vec![vsock.clone(), rng.clone()])?,
+            Worker::new("vsock", shared_poll, vec![vsock.clone(), rng.clone(), net.clone()])?,
         ];
-        Ok(Self { layers, upper, vsock, rng, workers })
+        Ok(Self { layers, upper, vsock, rng, net, workers })
     }
 
     /// By slot.
     fn in_order(&self) -> [Arc<dyn Device>; SLOTS] {
-        [self.layers.clone(), self.upper.clone(), self.vsock.clone(), self.rng.clone()]
+        [self.layers.clone(), self.upper.clone(), self.vsock.clone(), self.rng.clone(), self.net.clone()]
     }
 }
 
@@ -103,14 +107,15 @@ impl DeviceSet {
     pub fn restore(state: DeviceSetState, ram: GuestRam, backings: Backings) -> Result<Self, DeviceError> {
         let devices = Devices::new(ram, backings, |ram, poll| Vsock::restore(state.vsock, ram, poll))?;
         let saved = <[SlotState; SLOTS]>::try_from(state.slots)
-            .map_err(|_slots| DeviceError::State { device: "the device set", reason: "it has not four slots" })?;
-        let [layers, upper, vsock, rng] = devices.in_order();
-        let [saved_layers, saved_upper, saved_vsock, saved_rng] = saved;
+            .map_err(|_slots| DeviceError::State { device: "the device set", reason: "it has not five slots" })?;
+        let [layers, upper, vsock, rng, net] = devices.in_order();
+        let [saved_layers, saved_upper, saved_vsock, saved_rng, saved_net] = saved;
         let slots = [
             Slot::restore(layers, saved_layers)?,
             Slot::restore(upper, saved_upper)?,
             Slot::restore(vsock, saved_vsock)?,
             Slot::restore(rng, saved_rng)?,
+            Slot::restore(net, saved_net)?,
         ];
         if devices.layers.changed_since(state.layers) {
             slots[LAYERS_SLOT].note_config_change();
@@ -122,8 +127,8 @@ impl DeviceSet {
     }
 
     fn assemble(slots: [Slot; SLOTS], devices: Devices) -> Self {
-        let Devices { layers, upper, vsock, workers, .. } = devices;
-        Self { slots, layers, upper, vsock, workers }
+        let Devices { layers, upper, vsock, net, workers, .. } = devices;
+        Self { slots, layers, upper, vsock, net, workers }
     }
 
     /// Lets the workers process queues; they look at once at what the queues hold. Interrupts that a captured guest
@@ -205,6 +210,16 @@ impl DeviceSet {
         self.upper.disk_mut().remove(upper_start)
     }
 
+    /// Connects the network card to a tap device, opened without waiting, whose frames have a `struct virtio_net_hdr`
+    /// before them. The guest sees its link come up.
+    pub fn attach_network(&self, tap: File) -> Result<(), DeviceError> {
+        self.net.attach(tap)?;
+        let slot = &self.slots[NET_SLOT];
+        slot.note_config_change();
+        slot.device().rings().interrupt.raise_pending();
+        Ok(())
+    }
+
     /// Stops the workers; requests that a worker took are completed. [`Self::start`] undoes it.
     pub fn quiesce(&self) -> Result<(), DeviceError> {
         self.workers.iter().for_each(Worker::stop);
@@ -216,6 +231,9 @@ impl DeviceSet {
     pub fn save(&self) -> Result<DeviceSetState, DeviceError> {
         if self.workers.iter().any(Worker::is_running) {
             return Err(DeviceError::Running);
+        }
+        if self.net.has_link() {
+            return Err(DeviceError::Attached);
         }
         Ok(DeviceSetState {
             slots: self.slots.iter().map(Slot::save).collect(),

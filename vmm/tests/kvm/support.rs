@@ -187,7 +187,8 @@ impl Vmm {
             if wanted(&text) {
                 return;
             }
-            let tail = text.lines().skip(text.lines().count().saturating_sub(CONSOLE_LINES)).collect::<Vec<_>>().join("\n");
+            let tail =
+                text.lines().skip(text.lines().count().saturating_sub(CONSOLE_LINES)).collect::<Vec<_>>().join("\n");
             assert!(Instant::now() < deadline, "the console's last lines:\n{tail}\nno {what} on it in {DEADLINE:?}");
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("the console's last lines:\n{tail}\nthe VMM ended ({status}) before {what} was on it");

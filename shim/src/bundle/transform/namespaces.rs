@@ -69,8 +69,7 @@ impl Neighbour {
         let path = match network.map(path_of) {
             Some(None) => return Ok(()),
             Some(Some(path)) => path,
-            // The host's.
-            None => Path::new("/proc/self/ns/net"),
+            None => return Err(BundleError::HostNetwork),
         };
         let of_vm = PathBuf::from(format!("/proc/{}/ns/net", self.vmm));
         let id = |path: &Path| {
@@ -146,8 +145,7 @@ mod tests {
     fn a_neighbour_s_network_is_the_vm_s_or_a_new_one_in_the_guest() {
         let new = serde_json::json!([{"type": "network"}, {"type": "mount"}]);
         assert_eq!(localised(&new, Some(neighbour())).unwrap(), new);
-        // None is the host's, which here is the VMM's.
-        assert_eq!(localised(&serde_json::json!([]), Some(neighbour())).unwrap(), serde_json::json!([]));
+        assert!(matches!(localised(&serde_json::json!([]), Some(neighbour())), Err(BundleError::HostNetwork)));
         let other = serde_json::json!([{"type": "network", "path": "/proc/self/ns/mnt"}]);
         let text = localised(&other, Some(neighbour())).unwrap_err().to_string();
         assert!(text.contains("/proc/self/ns/mnt"), "{text}");

@@ -100,6 +100,7 @@ impl Fake {
                 self.reply(&Reply::Connecting);
                 self.connect(port, fds.take(stream).unwrap());
             }
+            Request::AttachNetwork { .. } => self.reply(&Reply::Attached),
             Request::Capture { state, memory } => {
                 File::from(fds.take(state).unwrap()).write_all(b"state").unwrap();
                 File::from(fds.take(memory).unwrap()).write_all(&[9; 4096]).unwrap();

@@ -3,7 +3,7 @@
 //! Guest memory must never be seen as a Rust slice: the guest may change it at any time. `vm-memory` has volatile
 //! reads and writes for files, but only at the file's own position and one buffer at a time. A disk needs an offset
 //! (the position is shared by whoever else holds the open file) and a socket needs "don't block" per call, so the
-//! four calls are made here, all with the same shape.
+//! five calls are made here, all with the same shape.
 #![allow(unsafe_code, reason = "the buffers are guest memory, which only system calls may touch")]
 
 use std::io;
@@ -48,6 +48,18 @@ pub(crate) fn send(socket: BorrowedFd<'_>, buffers: &[VolatileSlice<'_>]) -> io:
         let message = message_header(vectors, count);
         // SAFETY: as in `receive`; the kernel only reads the buffers.
         unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }
+    })
+}
+
+/// Writes guest memory to a device that takes what one call brings as one message. More than [`BATCH`] buffers, of
+/// which only the first would be written, are refused.
+pub(crate) fn write(device: BorrowedFd<'_>, buffers: &[VolatileSlice<'_>]) -> io::Result<usize> {
+    if buffers.len() > BATCH {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    with_vectors(buffers, usize::MAX, |vectors, count| {
+        // SAFETY: as in `read_at`; the kernel only reads the buffers.
+        unsafe { libc::writev(device.as_raw_fd(), vectors, count) }
     })
 }
 

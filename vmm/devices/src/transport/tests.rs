@@ -2,7 +2,9 @@ use proptest::prelude::*;
 use virtio_bindings::virtio_mmio as reg;
 
 use crate::driver::{DriverQueue, bring_up, configure, negotiate, put, ram, read_register, writable, write_register};
-use crate::layout::{LAYERS_SLOT, MMIO_BASE, MMIO_BYTES, RNG_SLOT, SLOTS, UPPER_SLOT, VSOCK_SLOT, slot_address};
+use crate::layout::{
+    LAYERS_SLOT, MMIO_BASE, MMIO_BYTES, NET_SLOT, RNG_SLOT, SLOTS, UPPER_SLOT, VSOCK_SLOT, slot_address,
+};
 use crate::{Backings, DeviceSet};
 
 fn set() -> DeviceSet {
@@ -16,17 +18,20 @@ fn status(set: &DeviceSet, slot: usize) -> u32 {
 #[test]
 fn every_slot_says_what_it_is() {
     let set = set();
-    for (slot, device) in [(LAYERS_SLOT, 2), (UPPER_SLOT, 2), (VSOCK_SLOT, 19), (RNG_SLOT, 4)] {
+    for (slot, device) in [(LAYERS_SLOT, 2), (UPPER_SLOT, 2), (VSOCK_SLOT, 19), (RNG_SLOT, 4), (NET_SLOT, 1)] {
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_MAGIC_VALUE).to_le_bytes(), *b"virt");
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_VERSION), 2);
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_DEVICE_ID), device);
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_SHM_LEN_LOW), u32::MAX);
     }
     let lines: Vec<u32> = set.interrupts().map(|(gsi, _)| gsi).collect();
-    assert_eq!(lines, [5, 6, 7, 8]);
+    assert_eq!(lines, [5, 6, 7, 8, 9]);
     let notifiers: Vec<(u64, u32)> = set.notifiers().map(|(address, queue, _)| (address, queue)).collect();
-    let expected =
-        [(0xd000_0050, 0), (0xd000_1050, 0), (0xd000_2050, 0), (0xd000_2050, 1), (0xd000_2050, 2), (0xd000_3050, 0)];
+    let queues = [1, 1, 3, 1, 2];
+    let expected: Vec<(u64, u32)> = (0..)
+        .zip(queues)
+        .flat_map(|(slot, queues)| (0..queues).map(move |queue| (0xd000_0050 + 0x1000 * slot, queue)))
+        .collect();
     assert_eq!(notifiers, expected);
 }
 

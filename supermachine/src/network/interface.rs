@@ -1,0 +1,171 @@
+//! The interface of a network namespace, and what belongs to it.
+
+use std::net::IpAddr;
+
+use agent_proto::{ConfigureNetworkRequest, InterfaceAddress, Route};
+use futures::TryStreamExt as _;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
+};
+use rtnetlink::Handle;
+
+use super::error::{NetworkError, at, in_words};
+use super::tap;
+
+/// An interface to be connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Interface {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) mac_address: Vec<u8>,
+    /// In bytes.
+    pub(super) mtu: u32,
+}
+
+/// Finds the one interface to connect. Those that aren't up don't count, and neither do those without Ethernet frames:
+/// kernels put some of both into every namespace.
+pub(super) async fn find(handle: &Handle) -> Result<Option<Interface>, NetworkError> {
+    let links: Vec<LinkMessage> =
+        handle.link().get().execute().try_collect().await.map_err(|error| NetworkError::List(in_words(error)))?;
+    let (taps, mut interfaces): (Vec<_>, Vec<_>) =
+        links.iter().filter(|link| is_wired(link)).map(interface).partition(|interface| interface.name == tap::NAME);
+    match (interfaces.len(), taps.is_empty()) {
+        (2.., true) => {
+            Err(NetworkError::Several { names: interfaces.into_iter().map(|interface| interface.name).collect() })
+        }
+        (1.., false) => Err(NetworkError::Taken { interface: interfaces.swap_remove(0).name }),
+        _ => Ok(interfaces.pop()),
+    }
+}
+
+fn is_wired(link: &LinkMessage) -> bool {
+    link.header.link_layer_type == LinkLayerType::Ether && link.header.flags.contains(LinkFlags::Up)
+}
+
+fn interface(link: &LinkMessage) -> Interface {
+    let mut interface = Interface { index: link.header.index, name: String::new(), mac_address: Vec::new(), mtu: 1500 };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => interface.name.clone_from(name),
+            LinkAttribute::Address(address) => interface.mac_address.clone_from(address),
+            LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
+            _ => {}
+        }
+    }
+    interface
+}
+
+/// Describes it for the guest, with its addresses and routes.
+pub(super) async fn describe(handle: &Handle, interface: &Interface) -> Result<ConfigureNetworkRequest, NetworkError> {
+    let (index, name) = (interface.index, &interface.name);
+    let addresses: Vec<AddressMessage> = handle
+        .address()
+        .get()
+        .set_link_index_filter(index)
+        .execute()
+        .try_collect()
+        .await
+        .map_err(at("read the addresses of", name))?;
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut every = RouteMessage::default();
+        every.header.address_family = family;
+        let listed: Vec<RouteMessage> =
+            handle.route().get(every).execute().try_collect().await.map_err(at("read the routes of", name))?;
+        routes.extend(listed.iter().filter_map(|message| route(message, index)));
+    }
+    Ok(ConfigureNetworkRequest {
+        name: name.clone(),
+        mac_address: interface.mac_address.clone(),
+        mtu: interface.mtu,
+        ipv6: has_ipv6(name),
+        addresses: addresses.iter().filter_map(address).collect(),
+        routes,
+        ..Default::default()
+    })
+}
+
+/// Whether IPv6 is on for an interface of this thread's namespace.
+fn has_ipv6(name: &str) -> bool {
+    let disabled = std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"));
+    disabled.is_ok_and(|disabled| disabled.trim_end() == "0")
+}
+
+fn address(message: &AddressMessage) -> Option<InterfaceAddress> {
+    let (mut local, mut address, mut broadcast) = (None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(found) => local = Some(*found),
+            AddressAttribute::Address(found) => address = Some(*found),
+            AddressAttribute::Broadcast(found) => broadcast = Some(*found),
+            _ => {}
+        }
+    }
+    // With two, the second is the other end's (rtnetlink(7), IFA_ADDRESS).
+    let own = local.or(address)?;
+    let peer = address.filter(|peer| *peer != own);
+    Some(InterfaceAddress {
+        address: bytes(own),
+        prefix_length: message.header.prefix_len.into(),
+        peer: peer.map(bytes).unwrap_or_default(),
+        broadcast: broadcast.map(|broadcast| broadcast.octets().to_vec()).unwrap_or_default(),
+        scope: u8::from(message.header.scope).into(),
+        ..Default::default()
+    })
+}
+
+fn bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// A route of the main table through the interface. The guest's kernel makes some itself, as this one did, and hears
+/// what routers announce.
+fn route(message: &RouteMessage, index: u32) -> Option<Route> {
+    let header = &message.header;
+    let made = matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra | RouteProtocol::IcmpRedirect);
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast || made {
+        return None;
+    }
+    let everything = match header.address_family {
+        AddressFamily::Inet => vec![0; 4],
+        _ => vec![0; 16],
+    };
+    let mut route = Route {
+        destination: everything,
+        prefix_length: header.destination_prefix_length.into(),
+        gateway_on_link: header.flags.contains(RouteFlags::Onlink),
+        scope: u8::from(header.scope).into(),
+        protocol: u8::from(header.protocol).into(),
+        ..Default::default()
+    };
+    let mut through = None;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => route.destination = octets(address)?,
+            RouteAttribute::Gateway(address) => route.gateway = octets(address)?,
+            RouteAttribute::PrefSource(address) => route.source = octets(address)?,
+            RouteAttribute::Priority(metric) => route.metric = *metric,
+            RouteAttribute::Oif(index) => through = Some(*index),
+            RouteAttribute::Metrics(metrics) => {
+                let mtu = metrics.iter().find_map(|m| if let RouteMetric::Mtu(mtu) = m { Some(*mtu) } else { None });
+                route.mtu = mtu.unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    (through == Some(index)).then_some(route)
+}
+
+fn octets(address: &RouteAddress) -> Option<Vec<u8>> {
+    match address {
+        RouteAddress::Inet(address) => Some(address.octets().to_vec()),
+        RouteAddress::Inet6(address) => Some(address.octets().to_vec()),
+        _ => None,
+    }
+}

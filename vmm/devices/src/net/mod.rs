@@ -1,0 +1,249 @@
+//! Network card (virtio 1.3 §5.1). Its wire is a tap device that someone hands in while the guest runs; until then it
+//! has no link, which is how it is baked.
+//!
+//! Each frame travels with the header of §5.1.6 in front of it, which the host's kernel understands, so that checksums
+//! and segmentation are left to whoever needs them last: on a bridge of the host, nobody. What the guest may send is
+//! what every host's kernel takes; it takes itself what a newer one may bring as well, UDP segments.
+
+mod tap;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
+use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_STATUS,
+};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use vmm_sys_util::epoll::EventSet;
+
+use crate::poll::{Poll, Watch};
+use crate::ring::{Broken, Buffers, Ring, Rings};
+use crate::transport::{Device, Identity, read_from};
+use crate::worker::Service;
+use crate::{DeviceError, GuestRam};
+use tap::{Sent, Tap};
+
+/// Length of the header before each frame (§5.1.6, with `num_buffers`), in bytes.
+pub(crate) const HEADER_BYTES: usize = 12;
+/// Where the header says over how many places a frame was spread.
+const NUM_BUFFERS: std::ops::Range<usize> = 10..12;
+/// The largest frame: 64 KiB to be cut into segments, an Ethernet header with a tag, and ours.
+const FRAME_BYTES: usize = 65536 + 18 + HEADER_BYTES;
+
+const RX: usize = 0;
+const TX: usize = 1;
+const QUEUE_SIZE: u16 = 256;
+/// Frames moved in one direction before the worker looks at its other events.
+const BUDGET: usize = 64;
+/// Token of the tap's events; the queues have theirs below.
+const TAP: u32 = 2;
+
+/// The address that a guest is baked with: a private one. It gets its own before its link is up.
+const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
+/// Configuration space (§5.1.4): address, status, and the number of queue pairs, which isn't offered.
+const WITHOUT_LINK: [u8; 10] = [MAC[0], MAC[1], MAC[2], MAC[3], MAC[4], MAC[5], 0, 0, 0, 0];
+const WITH_LINK: [u8; 10] = [MAC[0], MAC[1], MAC[2], MAC[3], MAC[4], MAC[5], 1, 0, 0, 0];
+
+const IDENTITY: Identity = Identity {
+    name: "net",
+    device_id: VIRTIO_ID_NET,
+    features: 1 << VIRTIO_F_VERSION_1
+        | 1 << VIRTIO_RING_F_EVENT_IDX
+        | 1 << VIRTIO_RING_F_INDIRECT_DESC
+        | 1 << VIRTIO_NET_F_MAC
+        | 1 << VIRTIO_NET_F_STATUS
+        | 1 << VIRTIO_NET_F_MRG_RXBUF
+        | 1 << VIRTIO_NET_F_CSUM
+        | 1 << VIRTIO_NET_F_HOST_TSO4
+        | 1 << VIRTIO_NET_F_HOST_TSO6
+        | 1 << VIRTIO_NET_F_GUEST_CSUM
+        | 1 << VIRTIO_NET_F_GUEST_TSO4
+        | 1 << VIRTIO_NET_F_GUEST_TSO6
+        | 1 << VIRTIO_NET_F_GUEST_USO4
+        | 1 << VIRTIO_NET_F_GUEST_USO6,
+    queues: &[QUEUE_SIZE, QUEUE_SIZE],
+};
+
+/// The network card.
+#[derive(Debug)]
+pub(crate) struct Net {
+    wire: Mutex<Wire>,
+    has_link: AtomicBool,
+    rings: Rings,
+    poll: Poll,
+}
+
+/// The tap, and a frame from it for which the guest had no place yet.
+#[derive(Debug)]
+struct Wire {
+    tap: Option<Tap>,
+    frame: Vec<u8>,
+    held: Option<usize>,
+}
+
+impl Net {
+    /// A card in its reset state, without a link.
+    pub(crate) fn new(ram: GuestRam, poll: Poll) -> Result<Self, DeviceError> {
+        let rings = Rings::new(ram, IDENTITY.queues)?;
+        for (token, notifier) in (0..).zip(rings.notifiers()) {
+            poll.add(notifier.as_raw_fd(), token, Watch::Event)?;
+        }
+        let wire = Wire { tap: None, frame: Vec::new(), held: None };
+        Ok(Self { wire: Mutex::new(wire), has_link: AtomicBool::new(false), rings, poll })
+    }
+
+    /// Connects the card to a tap: the link is up. Once only.
+    pub(crate) fn attach(&self, tap: File) -> Result<(), DeviceError> {
+        let mut wire = self.wire();
+        if wire.tap.is_some() {
+            return Err(DeviceError::Attached);
+        }
+        let tap = Tap::new(tap);
+        self.poll.add(tap.as_raw_fd(), TAP, Watch::Stream)?;
+        wire.frame.resize(FRAME_BYTES, 0);
+        wire.tap = Some(tap);
+        self.has_link.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether it is connected.
+    pub(crate) fn has_link(&self) -> bool {
+        self.has_link.load(Ordering::SeqCst)
+    }
+
+    fn wire(&self) -> MutexGuard<'_, Wire> {
+        // At worst a frame is lost.
+        self.wire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves frames both ways, some of each.
+    fn exchange(&self) {
+        let mut wire = self.wire();
+        let mut queues = self.rings.lock();
+        if !queues.active {
+            return;
+        }
+        let [rx, tx] = queues.rings.as_mut_slice() else { return };
+        let moved = self.receive(&mut wire, rx).and_then(|received| Ok((received, self.send(&wire, tx)?)));
+        match moved {
+            Ok((received, sent)) => {
+                for (queue, count) in [(RX, received), (TX, sent)] {
+                    if count == BUDGET {
+                        self.rings.notify(queue);
+                    }
+                }
+            }
+            Err(broken) => self.rings.give_up(&mut queues, &broken),
+        }
+    }
+
+    /// Host to guest; returns how many frames.
+    fn receive(&self, wire: &mut Wire, rx: &mut Ring) -> Result<usize, Broken> {
+        let Wire { tap: Some(tap), frame, held } = wire else { return Ok(0) };
+        let ram = &self.rings.ram;
+        let mut received = 0;
+        rx.disarm(ram)?;
+        while received < BUDGET {
+            let Some(bytes) = held.take().or_else(|| tap.receive(frame)) else { break };
+            let Some(frame) = frame.get_mut(..bytes).filter(|frame| frame.len() > HEADER_BYTES) else { continue };
+            if !self.place(frame, rx)? {
+                *held = Some(bytes);
+                break;
+            }
+            received += 1;
+        }
+        if received > 0 && rx.wants_interrupt(ram)? {
+            self.rings.interrupt.signal_used();
+        }
+        Ok(received)
+    }
+
+    /// Spreads a frame over places of the receive queue; false, and no change, if it has too few. The driver then
+    /// tells when there are more.
+    fn place(&self, frame: &mut [u8], rx: &mut Ring) -> Result<bool, Broken> {
+        let ram = &self.rings.ram;
+        let mut places: Vec<(u16, Buffers<'_>)> = Vec::new();
+        let mut room = 0;
+        while room < frame.len() {
+            let place = if places.len() < usize::from(QUEUE_SIZE) { rx.pop_or_arm(ram)? } else { None };
+            let Some(place) = place else {
+                places.iter().for_each(|_| rx.undo_pop());
+                return Ok(false);
+            };
+            let head = place.head;
+            let buffers = place.request.map(|request| request.writable).unwrap_or_default();
+            room += buffers.bytes();
+            places.push((head, buffers));
+        }
+        let count = u16::try_from(places.len()).unwrap_or(QUEUE_SIZE);
+        frame[NUM_BUFFERS].copy_from_slice(&count.to_le_bytes());
+        let mut rest = &*frame;
+        for (head, buffers) in places {
+            let written = buffers.copy_from(rest);
+            rest = &rest[written..];
+            rx.push(ram, head, u32::try_from(written).unwrap_or_default())?;
+        }
+        Ok(true)
+    }
+
+    /// Guest to host; returns how many frames. Without a link they are lost.
+    fn send(&self, wire: &Wire, tx: &mut Ring) -> Result<usize, Broken> {
+        let ram = &self.rings.ram;
+        let mut sent = 0;
+        tx.disarm(ram)?;
+        while sent < BUDGET {
+            let Some(chain) = tx.pop_or_arm(ram)? else { break };
+            let head = chain.head;
+            let frame = chain.request.map(|request| request.readable).unwrap_or_default();
+            if let Some(tap) = &wire.tap
+                && tap.send(frame) == Sent::Busy
+            {
+                // The tap tells when it takes more.
+                tx.undo_pop();
+                break;
+            }
+            tx.push(ram, head, 0)?;
+            sent += 1;
+        }
+        if sent > 0 && tx.wants_interrupt(ram)? {
+            self.rings.interrupt.signal_used();
+        }
+        Ok(sent)
+    }
+}
+
+impl Device for Net {
+    fn identity(&self) -> Identity {
+        IDENTITY
+    }
+
+    fn rings(&self) -> &Rings {
+        &self.rings
+    }
+
+    fn read_config(&self, at: usize, data: &mut [u8]) {
+        read_from(if self.has_link() { &WITH_LINK } else { &WITHOUT_LINK }, at, data);
+    }
+
+    fn reset(&self) {
+        self.wire().held = None;
+    }
+}
+
+impl Service for Net {
+    fn kick(&self) {
+        self.exchange();
+    }
+
+    fn handle(&self, _token: u32, _events: EventSet) {
+        self.exchange();
+    }
+}
