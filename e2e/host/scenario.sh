@@ -156,7 +156,7 @@ require_bake() {
 # drive a VMM process without containerd; at least one must.
 vmm_tests() {
     SUPERMACHINE_VMM=/opt/supermachine/bin/supermachine-vmm \
-        /job/bin/vmm-tests --ignored --nocapture --test-threads=1 "$1" | tee vmm-tests.log
+        /job/bin/vmm-tests --ignored --nocapture --test-threads=1 "$1" | tee vmm-tests.log || return 1
     ! grep -q '^running 0 tests' vmm-tests.log || fail "no test of the VMM is called $1"
 }
 
@@ -171,6 +171,14 @@ container_tests() {
 # and again; every loop on every vCPU must go on each time.
 vmm_round_trip() {
     VCPUS=$1 ROUNDS=$2 vmm_tests a_busy_guest_goes_on
+}
+
+# Usage: at_most_twice COMMAND...: what this emulated processor fails once in some hundred times may be tried again.
+at_most_twice() {
+    if ! "$@"; then
+        echo 'once more, for a processor that may have mixed up what it was doing'
+        "$@"
+    fi
 }
 
 # Usage: descriptors PID / memory_kib PID

@@ -73,6 +73,10 @@ impl HostCgroup {
             [slice, prefix, name] => unit(slice, prefix, name),
             _ => PathBuf::from(name),
         };
+        Self::inside(root, &relative)
+    }
+
+    fn inside(root: &Path, relative: &Path) -> Option<Self> {
         // Only names: nothing outside the root, and not the root itself.
         let path: PathBuf = relative.components().filter(|part| *part != Component::RootDir).collect();
         let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
@@ -83,8 +87,7 @@ impl HostCgroup {
 
     /// The one with this directory. None if that can't be a cgroup's, or on a host that has none.
     pub(crate) fn at(path: &Path) -> Option<Self> {
-        let name = path.strip_prefix(ROOT).ok()?;
-        Self::below(Path::new(ROOT), name.to_str()?)
+        Self::inside(Path::new(ROOT), path.strip_prefix(ROOT).ok()?)
     }
 
     /// Its directory.

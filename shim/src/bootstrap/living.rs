@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use containerd_shim_protos::api::{DeleteRequest, KillRequest, StateRequest};
+use containerd_shim_protos::api::{DeleteRequest, KillRequest, ShutdownRequest, StateRequest};
 use containerd_shim_protos::shim_async::TaskClient;
 use nix::sys::signal::Signal;
 use tokio::time::timeout;
@@ -40,8 +40,16 @@ fn is_of_group(bundle: &Path) -> bool {
     group_of(|name| annotations.and_then(|all| all.get(name)).map(String::as_str)).is_some()
 }
 
+/// A shim that has no other container then ends.
 async fn forget(address: &str, id: &str) -> ttrpc::Result<()> {
     let shim = TaskClient::new(Client::connect(address).await?);
+    remove(&shim, id).await?;
+    // One that has ended can't answer.
+    let _ended = shim.shutdown(Context::default(), &ShutdownRequest { id: id.to_owned(), ..Default::default() }).await;
+    Ok(())
+}
+
+async fn remove(shim: &TaskClient, id: &str) -> ttrpc::Result<()> {
     let state = StateRequest { id: id.to_owned(), ..Default::default() };
     if is_unknown(&shim.state(Context::default(), &state).await) {
         return Ok(());
@@ -78,14 +86,23 @@ mod tests {
 
     use super::*;
 
-    /// A shim with one container, which isn't gone at once when it is killed.
-    struct Shim(Arc<AtomicU32>);
+    /// A shim with one container, which isn't gone at once when it is killed. It counts what is asked of it.
+    #[derive(Default)]
+    struct Shim {
+        left: AtomicU32,
+        shutdowns: AtomicU32,
+    }
 
     #[async_trait::async_trait]
     impl Task for Shim {
         async fn state(&self, _: &TtrpcContext, request: StateRequest) -> ttrpc::Result<StateResponse> {
-            let known = request.id == "c1" && self.0.load(Ordering::SeqCst) > 0;
+            let known = request.id == "c1" && self.left.load(Ordering::SeqCst) > 0;
             known.then(StateResponse::default).ok_or_else(|| Error::RpcStatus(get_status(Code::NOT_FOUND, "")))
+        }
+
+        async fn shutdown(&self, _: &TtrpcContext, _: ShutdownRequest) -> ttrpc::Result<Empty> {
+            self.shutdowns.fetch_add(1, Ordering::SeqCst);
+            Ok(Empty::default())
         }
 
         async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> ttrpc::Result<Empty> {
@@ -94,7 +111,7 @@ mod tests {
         }
 
         async fn delete(&self, _: &TtrpcContext, _: DeleteRequest) -> ttrpc::Result<DeleteResponse> {
-            match self.0.fetch_sub(1, Ordering::SeqCst) {
+            match self.left.fetch_sub(1, Ordering::SeqCst) {
                 1 => Ok(DeleteResponse::default()),
                 _ => Err(Error::RpcStatus(get_status(Code::FAILED_PRECONDITION, "it runs"))),
             }
@@ -121,14 +138,15 @@ mod tests {
         let address = format!("unix://{}/s", path.display());
         fs::write(path.join("address"), &address).unwrap();
         assert!(!forgets("c1").await, "the shim is gone");
-        let left = Arc::new(AtomicU32::new(3));
-        let mut server =
-            Server::new().bind(&address).unwrap().register_service(create_task(Arc::new(Shim(Arc::clone(&left)))));
+        let shim = Arc::new(Shim { left: 3.into(), ..Shim::default() });
+        let service: Arc<dyn Task + Send + Sync> = shim.clone();
+        let mut server = Server::new().bind(&address).unwrap().register_service(create_task(service));
         server.start().await.unwrap();
         assert!(forgets("c2").await);
-        assert_eq!(left.load(Ordering::SeqCst), 3);
+        assert_eq!(shim.left.load(Ordering::SeqCst), 3);
         assert!(forgets("c1").await);
-        assert_eq!(left.load(Ordering::SeqCst), 0);
+        assert_eq!(shim.left.load(Ordering::SeqCst), 0);
+        assert_eq!(shim.shutdowns.load(Ordering::SeqCst), 2, "it may have nothing left to do");
         spec("other");
         assert!(!forgets("c1").await, "a shim without a group has one container, and is ended with it");
     }

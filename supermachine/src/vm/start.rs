@@ -124,8 +124,15 @@ impl Start<'_> {
         let process = Process::spawn(&self.machine.vmm, logs).map_err(StartError::Spawn)?;
         let spawned_us = micros(began);
         let running = self.send(&process, source, &console)?;
-        let agent = Agent::connect(&process)?;
         let within = self.machine.answer_within;
+        let agent = match Agent::connect(&process) {
+            Ok(agent) => agent,
+            Err(error) => {
+                // It has ended before it could be asked; what it answered says why.
+                process.answer(running, within).await.map_err(refusal)?;
+                return Err(error);
+            }
+        };
         let request = resume_request(&self.launch.hostname).map_err(StartError::Io)?;
         let resumed = async {
             let answer = agent.client.resume(Context::default(), &request).await;
@@ -136,7 +143,8 @@ impl Start<'_> {
             }
         };
         let running = async { process.answer(running, within).await.map_err(refusal) };
-        let joined = async { tokio::try_join!(running, resumed, self.enter_cgroup(&process)) };
+        // The VMM's own word counts before what follows from it.
+        let joined = async { tokio::try_join!(biased; running, resumed, self.enter_cgroup(&process)) };
         let (reply, (response, answered_us), ()) = timeout(within, joined).await.map_err(|_elapsed| {
             StartError::AgentSilent { seconds: within.as_secs(), lines: last_lines(&console, CONSOLE_LINES) }
         })??;

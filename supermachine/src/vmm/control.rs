@@ -2,6 +2,7 @@
 //! waiting.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -73,6 +74,9 @@ type Pending = Arc<Mutex<VecDeque<oneshot::Sender<Reply>>>>;
 /// A reply to come.
 pub(crate) type Answer = oneshot::Receiver<Reply>;
 
+/// Resolves, with an error, once no reply comes any more.
+pub(super) type Drained = oneshot::Receiver<Infallible>;
+
 /// Our end of the control socket.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -83,12 +87,13 @@ pub(crate) struct Control {
 
 impl Control {
     /// Takes over a socket. Needs a tokio runtime.
-    pub(crate) fn new(socket: ControlSocket) -> std::io::Result<Self> {
+    pub(super) fn new(socket: ControlSocket) -> std::io::Result<(Self, Drained)> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let socket = Arc::new(pollable(socket)?);
         let pending = Pending::default();
-        let reader = tokio::spawn(read_replies(Arc::clone(&socket), Arc::clone(&pending)));
-        Ok(Self { socket, pending, reader })
+        let (reading, drained) = oneshot::channel();
+        let reader = tokio::spawn(read_replies(Arc::clone(&socket), Arc::clone(&pending), reading));
+        Ok((Self { socket, pending, reader }, drained))
     }
 
     /// Sends a request. The answer may be awaited or dropped.
@@ -111,7 +116,7 @@ impl Drop for Control {
     }
 }
 
-async fn read_replies(socket: Arc<AsyncFd<ControlSocket>>, pending: Pending) {
+async fn read_replies(socket: Arc<AsyncFd<ControlSocket>>, pending: Pending, _reading: oneshot::Sender<Infallible>) {
     while let Ok(mut ready) = socket.readable().await {
         match socket.get_ref().receive::<Reply>() {
             Ok(packet) => {

@@ -18,7 +18,7 @@ use vmm_api::{ControlError, ControlSocket, Reply, Request};
 
 use crate::console::last_lines;
 use crate::launch::Attachments;
-use crate::vmm::control::{Answer, Control, VmmError, pollable};
+use crate::vmm::control::{Answer, Control, Drained, VmmError, pollable};
 use crate::vmm::exit::{Exit, ExitReason, Exited};
 
 /// Lines of the guest's console that go into messages.
@@ -92,12 +92,12 @@ impl Process {
             .map_err(|source| SpawnError::Exec { path: program.to_owned(), source })?;
         let pid = Pid::from_child(&child);
         let watch_failed = |source| SpawnError::Io { action: "watch the virtual machine monitor", source };
-        let control = Control::new(ours).map_err(watch_failed)?;
+        let (control, drained) = Control::new(ours).map_err(watch_failed)?;
         // Not through tokio's or the standard library's `wait`: the embedding program may reap children itself.
         let pidfd = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(|error| watch_failed(error.into()))?;
         let pidfd = Arc::new(pollable(pidfd).map_err(watch_failed)?);
         let (sender, receiver) = watch::channel(None);
-        tokio::spawn(watch(Arc::clone(&pidfd), logs, sender));
+        tokio::spawn(watch(Arc::clone(&pidfd), logs, drained, sender));
         Ok(Self { pid, pidfd, control, exited: Exited(receiver) })
     }
 
@@ -164,8 +164,8 @@ impl Drop for Process {
     }
 }
 
-/// Reaps the process and says how it ended.
-async fn watch(pidfd: Arc<AsyncFd<OwnedFd>>, logs: Logs, sender: watch::Sender<Option<Arc<Exit>>>) {
+/// Reaps the process and says how it ended, after everything that it had to say itself.
+async fn watch(pidfd: Arc<AsyncFd<OwnedFd>>, logs: Logs, drained: Drained, sender: watch::Sender<Option<Arc<Exit>>>) {
     let reason = loop {
         let Ok(mut ready) = pidfd.readable().await else { break ExitReason::Unknown };
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
@@ -181,6 +181,8 @@ async fn watch(pidfd: Arc<AsyncFd<OwnedFd>>, logs: Logs, sender: watch::Sender<O
             Err(_reaped) => break ExitReason::Unknown,
         }
     };
+    // Its end of the socket is closed, unless somebody else has it.
+    let _drained = timeout(STOP_WITHIN, drained).await;
     let exit = Exit {
         reason,
         last_words: last_lines(&logs.vmm, 1).pop(),

@@ -110,7 +110,9 @@ impl ControlSocket {
             match recvmsg(&self.socket, iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
                 Ok(received) => break received,
                 Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Err(ControlError::Closed),
+                // The other side has ended without reading all that it was sent. That is told once, and before what it
+                // had to say itself, which is still there.
+                Err(Errno::CONNRESET) => {}
                 Err(error) => return Err(ControlError::Socket(error)),
             }
         };
@@ -191,6 +193,17 @@ mod tests {
         assert!(matches!(theirs.receive::<Reply>(), Err(ControlError::Malformed { .. })));
         drop(ours);
         assert!(matches!(theirs.receive::<Reply>(), Err(ControlError::Closed)));
+    }
+
+    #[test]
+    fn last_words_are_heard_although_something_was_unread() {
+        let (ours, theirs) = ControlSocket::pair().unwrap();
+        ours.send(&Request::Shutdown, &[]).unwrap();
+        theirs.send(&Reply::Stopping, &[]).unwrap();
+        drop(theirs);
+        assert!(matches!(ours.send(&Request::Shutdown, &[]), Err(ControlError::Closed)));
+        assert_eq!(ours.receive::<Reply>().unwrap().message, Reply::Stopping);
+        assert!(matches!(ours.receive::<Reply>(), Err(ControlError::Closed)));
     }
 
     proptest! {
