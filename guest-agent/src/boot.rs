@@ -9,7 +9,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::machine::{VirtualMachine, put_card_away};
+use crate::machine::{Network, VirtualMachine, set_apart};
 use crate::server::{self, Places, Sockets};
 use crate::{cgroup, sys, vsock, zygote};
 
@@ -47,6 +47,7 @@ pub fn run() -> Result<(), BootError> {
     }
     mount_all()?;
     configure()?;
+    let network = Network::new(set_apart().map_err(step("set the network card apart"))?);
     let zygote = zygote::fork(PathBuf::from(CGROUP_ROOT)).map_err(step("fork the zygote"))?;
     let rpc = vsock::listen_on(RPC_PORT).map_err(step("listen for requests"))?;
     let streams = vsock::listen_on(STREAM_PORT).map_err(step("listen for streams"))?;
@@ -57,7 +58,7 @@ pub fn run() -> Result<(), BootError> {
     eprintln!("agent: listening");
     let sockets = Sockets { rpc, streams, zygote };
     let places = Places { cgroups: PathBuf::from(CGROUP_ROOT), files: PathBuf::from(FILES) };
-    server::serve(sockets, VirtualMachine::default(), places).map_err(step("serve"))
+    server::serve(sockets, VirtualMachine::new(network), places).map_err(step("serve"))
 }
 
 /// Moves from the initial RAM file system, which can't be pivoted away from, to a root that containers can leave, and
@@ -98,8 +99,7 @@ fn configure() -> Result<(), BootError> {
     limited.map_err(|error| step("raise the limit of open files")(error.into()))?;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     let socket = socket.map_err(|error| step("make a socket")(error.into()))?;
-    sys::raise_loopback(socket.as_fd()).map_err(step("bring up the loopback interface"))?;
-    put_card_away().map_err(step("put the network card away"))
+    sys::raise_loopback(socket.as_fd()).map_err(step("bring up the loopback interface"))
 }
 
 fn step(step: impl Into<String>) -> impl FnOnce(io::Error) -> BootError {

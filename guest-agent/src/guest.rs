@@ -18,6 +18,8 @@ pub(crate) trait Guest: Send + Sync + 'static {
     fn prepare_capture(&self) -> Result<(), Refusal>;
     /// Makes the machine's network card the interface that is described, and returns when its link is up.
     async fn configure_network(&self, request: &ConfigureNetworkRequest) -> Result<(), Refusal>;
+    /// The handle of the network namespace that containers are to be in, if it isn't the agent's.
+    fn network(&self) -> Option<PathBuf>;
     /// Assembles a container's root file system and answers where it is. Its writable layer first gets what the archive
     /// holds that `content` carries.
     async fn assemble(

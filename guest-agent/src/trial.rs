@@ -66,6 +66,10 @@ impl Guest for DirectoryGuest {
         Err(Refusal::new(Kind::FailedPrecondition, "a trial has no network card"))
     }
 
+    fn network(&self) -> Option<PathBuf> {
+        None
+    }
+
     async fn assemble(
         &self,
         _container: &str,

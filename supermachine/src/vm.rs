@@ -12,7 +12,7 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_proto::{AgentClient, RootFilesystem};
 use bake::{Key, Level};
@@ -157,8 +157,10 @@ impl Vm {
     /// Connects the guest's network card to the interface of the VMM's network namespace and gives the guest that
     /// interface's name, addresses and routes; once. Nothing happens if the namespace has only its loopback interface.
     pub async fn connect_network(&self) -> Result<(), NetworkError> {
+        let began = Instant::now();
         let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).map_err(NetworkError::Namespace)?;
         let Some(wire) = network::connect(namespace).await? else { return Ok(()) };
+        let connected_us = began.elapsed().as_micros();
         let mut attachments = Attachments::default();
         let request = Request::AttachNetwork { tap: attachments.attach(&wire.tap) };
         match self.process.ask(&request, &attachments, NETWORK_WITHIN).await.map_err(NetworkError::Vmm)? {
@@ -167,7 +169,10 @@ impl Vm {
         }
         let configured = self.agent.client.configure_network(with_duration(NETWORK_WITHIN), &wire.interface).await;
         let refused = |source| NetworkError::Agent { interface: wire.interface.name.clone(), source: Box::new(source) };
-        configured.map(drop).map_err(refused)
+        configured.map_err(refused)?;
+        let configured_us = began.elapsed().as_micros();
+        tracing::info!(interface = wire.interface.name, connected_us, configured_us, "network");
+        Ok(())
     }
 
     /// Begins to export a writable layer, unless it is of the `known` generation; 0 for none.

@@ -199,7 +199,7 @@ impl Mapped {
         for (gsi, event) in devices.interrupts() {
             vm.connect_interrupt(gsi, event)?;
         }
-        for (address, value, event) in devices.notifiers() {
+        for (address, value, event) in devices.notifiers().chain(devices.idle_writes()) {
             vm.connect_notifier(address, value, event)?;
         }
         stopwatch.timeline.wired_us = stopwatch.elapsed_us();

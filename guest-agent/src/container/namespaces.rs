@@ -75,6 +75,14 @@ impl Namespaces {
         Ok(())
     }
 
+    /// Joins a network namespace, unless the spec asks for one.
+    pub(crate) fn join_network(&mut self, path: PathBuf) {
+        let flag = libc::CLONE_NEWNET as u64;
+        if self.separate() & flag == 0 {
+            self.joined.push((flag, path));
+        }
+    }
+
     /// Flags for clone. Two kinds aren't among them, because the container's first process has to make them itself: the
     /// root of a cgroup namespace is the cgroup of its maker, and clocks can't be moved once somebody lives by them.
     pub(crate) fn clone_flags(&self) -> u64 {

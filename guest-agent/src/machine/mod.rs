@@ -20,14 +20,22 @@ use crate::guest::Guest;
 use crate::refusal::{Kind, Refusal};
 use crate::sys::{SEED_BYTES, credit_entropy};
 use layers::Layers;
-pub(crate) use network::put_card_away;
+pub(crate) use network::{Network, set_apart};
 use uppers::Uppers;
 
 /// The machine the agent is process 1 of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct VirtualMachine {
     layers: tokio::sync::Mutex<Layers>,
     uppers: Uppers,
+    network: Network,
+}
+
+impl VirtualMachine {
+    /// A machine with this network.
+    pub(crate) fn new(network: Network) -> Self {
+        Self { layers: tokio::sync::Mutex::default(), uppers: Uppers::default(), network }
+    }
 }
 
 #[async_trait]
@@ -59,7 +67,11 @@ impl Guest for VirtualMachine {
     }
 
     async fn configure_network(&self, request: &ConfigureNetworkRequest) -> Result<(), Refusal> {
-        Ok(network::configure(request).await?)
+        Ok(self.network.configure(request).await?)
+    }
+
+    fn network(&self) -> Option<PathBuf> {
+        self.network.namespace()
     }
 
     async fn assemble(

@@ -81,7 +81,8 @@ impl<G: Guest> Server<G> {
         };
         let (rootfs, streams) = tokio::try_join!(assemble, self.claim_streams(stdio))?;
         let files = files::keep(&self.places.files.join(id), &request.files)?;
-        let order = CreateOrder { container: id.to_owned(), rootfs, files, terminal: terminal_size(stdio) };
+        let (terminal, network) = (terminal_size(stdio), self.guest.network());
+        let order = CreateOrder { container: id.to_owned(), rootfs, files, terminal, network };
         let order = Order::Container { order, spec: &request.spec, cgroup: cgroup.clone() };
         self.make(order, streams, stdio.terminal).await
     }

@@ -47,7 +47,10 @@ impl Containers {
 
     /// Makes a container and its first process.
     pub(crate) fn create(&mut self, mut order: CreateOrder, spec: &[u8], gifts: Vec<OwnedFd>) -> Reply {
-        let plan = ContainerPlan::parse(spec)?;
+        let mut plan = ContainerPlan::parse(spec)?;
+        if let Some(network) = order.network.take() {
+            plan.namespaces.join_network(network);
+        }
         order.terminal = order.terminal.map(|size| size.or_of(&plan.process.process));
         let endowment = endow(gifts, order.terminal)?;
         let cgroup = Cgroup::of(&self.cgroup_root, &order.container);

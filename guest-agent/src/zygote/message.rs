@@ -25,6 +25,8 @@ pub(crate) struct CreateOrder {
     pub(crate) rootfs: PathBuf,
     pub(crate) files: Vec<InjectedFile>,
     pub(crate) terminal: Option<TerminalSize>,
+    /// A network namespace to join, if the spec names none.
+    pub(crate) network: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,12 +5,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use virtio_bindings::virtio_mmio::VIRTIO_MMIO_INT_VRING;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::block::{Block, BlockState, Disk, Role};
 use crate::layout::{LAYERS_SLOT, MMIO_BASE, NET_SLOT, SLOT_BYTES, SLOTS, UPPER_SLOT, slot_address, slot_gsi};
 use crate::net::Net;
-use crate::poll::Poll;
+use crate::poll::{Poll, new_event};
 use crate::rng::Rng;
 use crate::transport::{Device, Slot, SlotState};
 use crate::vsock::{Vsock, VsockState};
@@ -19,6 +20,9 @@ use crate::{DeviceError, GuestRam};
 
 /// Offset of the register that queue notifications are written to (virtio 1.3 §4.2.2, QueueNotify).
 const QUEUE_NOTIFY: u64 = virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
+
+/// Offset of the register that interrupts are acknowledged in (InterruptACK).
+const INTERRUPT_ACK: u64 = virtio_bindings::virtio_mmio::VIRTIO_MMIO_INTERRUPT_ACK as u64;
 
 /// What stands behind the two disks.
 #[derive(Debug, Default)]
@@ -53,6 +57,8 @@ pub struct DeviceSet {
     vsock: Arc<Vsock>,
     net: Arc<Net>,
     workers: [Worker; 3],
+    /// Nobody waits for it.
+    unheard: EventFd,
 }
 
 /// The devices themselves, before they are put into slots.
@@ -99,7 +105,7 @@ impl DeviceSet {
     pub fn new(ram: GuestRam, backings: Backings) -> Result<Self, DeviceError> {
         let devices = Devices::new(ram, backings, Vsock::new)?;
         let slots = devices.in_order().map(Slot::new);
-        Ok(Self::assemble(slots, devices))
+        Self::assemble(slots, devices)
     }
 
     /// Devices as a captured guest left them, with other files behind the disks. The guest learns of new capacities
@@ -123,12 +129,12 @@ impl DeviceSet {
         if devices.upper.changed_since(state.upper) {
             slots[UPPER_SLOT].note_config_change();
         }
-        Ok(Self::assemble(slots, devices))
+        Self::assemble(slots, devices)
     }
 
-    fn assemble(slots: [Slot; SLOTS], devices: Devices) -> Self {
+    fn assemble(slots: [Slot; SLOTS], devices: Devices) -> Result<Self, DeviceError> {
         let Devices { layers, upper, vsock, net, workers, .. } = devices;
-        Self { slots, layers, upper, vsock, net, workers }
+        Ok(Self { slots, layers, upper, vsock, net, workers, unheard: new_event()? })
     }
 
     /// Lets the workers process queues; they look at once at what the queues hold. Interrupts that a captured guest
@@ -168,6 +174,12 @@ impl DeviceSet {
             let address = slot_address(slot) + QUEUE_NOTIFY;
             (0..).zip(page.device().rings().notifiers()).map(move |(queue, event)| (address, queue, event))
         })
+    }
+
+    /// Writes that need not be brought here: address of the 4-byte register, the value, and an event that nobody waits
+    /// for. They may also come through [`Self::mmio_write`].
+    pub fn idle_writes(&self) -> impl Iterator<Item = (u64, u32, &EventFd)> {
+        (0..SLOTS).map(|slot| (slot_address(slot) + INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING, &self.unheard))
     }
 
     /// Connects a stream socket to a port of the guest. A refusal shows as end of file on the stream.

@@ -1,6 +1,8 @@
 //! What the host wants, in the kernel's words.
 
+use std::fs::File;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd as _;
 
 use agent_proto::{ConfigureNetworkRequest, InterfaceAddress, Route};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -25,6 +27,21 @@ pub(super) fn dress(index: u32, wanted: &ConfigureNetworkRequest) -> Result<Rout
         LinkAttribute::Mtu(wanted.mtu),
     ];
     Ok(RouteNetlinkMessage::SetLink(message))
+}
+
+/// An interface's move to another namespace.
+pub(super) fn hand_over(index: u32, namespace: &File) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::NetNsFd(namespace.as_raw_fd())];
+    RouteNetlinkMessage::SetLink(message)
+}
+
+/// A question about an interface.
+pub(super) fn look(index: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    RouteNetlinkMessage::GetLink(message)
 }
 
 /// An interface's bringing up.

@@ -1,6 +1,6 @@
 //! The machine's network: its card, made the interface that the host has for this machine.
 
-mod card;
+mod apart;
 mod messages;
 mod netlink;
 #[cfg(test)]
@@ -8,13 +8,15 @@ mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agent_proto::ConfigureNetworkRequest;
 use tokio::time::{Instant, sleep};
 
 use crate::refusal::{Kind, Refusal};
-pub(crate) use card::put_away as put_card_away;
+use apart::Card;
+pub(crate) use apart::set_apart;
 use netlink::Netlink;
 
 /// How long the link may take to come up. The host has connected the card before it asks.
@@ -50,41 +52,53 @@ impl From<NetworkError> for Refusal {
     }
 }
 
-/// Makes the card the interface that is described. The link is waited for before there are routes, since what is sent
-/// until then is lost.
-pub(super) async fn configure(wanted: &ConfigureNetworkRequest) -> Result<(), NetworkError> {
-    let index = card::take_out()?;
-    let netlink = Netlink::open().map_err(kernel("open", "a netlink socket"))?;
-    netlink.ask(messages::dress(index, wanted)?).map_err(kernel("set up", &wanted.name))?;
-    configure_ipv6(wanted)?;
-    netlink.ask(messages::raise(index)).map_err(kernel("bring up", &wanted.name))?;
-    await_link(&wanted.name).await?;
-    for address in &wanted.addresses {
-        netlink.ask(messages::address(index, address)?).map_err(kernel("add address", format!("{address:?}")))?;
-    }
-    for route in &wanted.routes {
-        netlink.ask(messages::route(index, route)?).map_err(kernel("add route", format!("{route:?}")))?;
-    }
-    Ok(())
+/// The machine's network, if it has a card.
+#[derive(Debug)]
+pub(crate) struct Network {
+    card: Option<Card>,
+    is_configured: AtomicBool,
 }
 
-/// The interface's address on the link is known to be its own: the host has used it, or looks for others that have.
-fn configure_ipv6(wanted: &ConfigureNetworkRequest) -> Result<(), NetworkError> {
-    let settings = Path::new("/proc/sys/net/ipv6/conf").join(&wanted.name);
-    if !settings.exists() {
-        return Ok(());
+impl Network {
+    /// A network that isn't configured yet.
+    pub(crate) fn new(card: Option<Card>) -> Self {
+        Self { card, is_configured: AtomicBool::new(false) }
     }
-    for (name, value) in [("accept_dad", "0"), ("disable_ipv6", if wanted.ipv6 { "0" } else { "1" })] {
-        let path = settings.join(name);
-        std::fs::write(&path, value).map_err(kernel("write", path.display().to_string()))?;
+
+    /// The namespace of containers made from now on, if it isn't the agent's.
+    pub(super) fn namespace(&self) -> Option<PathBuf> {
+        self.is_configured.load(Ordering::Acquire).then(|| apart::NAMESPACE.into())
     }
-    Ok(())
+
+    /// Makes the card the interface that is described. The link is waited for before there are routes, since what is
+    /// sent until then is lost.
+    pub(super) async fn configure(&self, wanted: &ConfigureNetworkRequest) -> Result<(), NetworkError> {
+        let Card { netlink, index } = self.card.as_ref().ok_or(NetworkError::NoCard)?;
+        netlink.ask(messages::dress(*index, wanted)?).map_err(kernel("set up", &wanted.name))?;
+        if !wanted.ipv6 {
+            disable_ipv6(&wanted.name).map_err(kernel("switch off IPv6 of", &wanted.name))?;
+        }
+        netlink.ask(messages::raise(*index)).map_err(kernel("bring up", &wanted.name))?;
+        await_link(netlink, *index, &wanted.name).await?;
+        for address in &wanted.addresses {
+            netlink.ask(messages::address(*index, address)?).map_err(kernel("add address", format!("{address:?}")))?;
+        }
+        for route in &wanted.routes {
+            netlink.ask(messages::route(*index, route)?).map_err(kernel("add route", format!("{route:?}")))?;
+        }
+        self.is_configured.store(true, Ordering::Release);
+        Ok(())
+    }
 }
 
-async fn await_link(name: &str) -> Result<(), NetworkError> {
-    let state: PathBuf = Path::new("/sys/class/net").join(name).join("operstate");
+fn disable_ipv6(name: &str) -> io::Result<()> {
+    let setting = Path::new("/proc/sys/net/ipv6/conf").join(name).join("disable_ipv6");
+    apart::inside(|| if setting.exists() { std::fs::write(&setting, "1") } else { Ok(()) })
+}
+
+async fn await_link(netlink: &Netlink, index: u32, name: &str) -> Result<(), NetworkError> {
     let deadline = Instant::now() + DEADLINE;
-    while !std::fs::read_to_string(&state).is_ok_and(|state| state.trim_end() == "up") {
+    while !netlink.is_running(index).map_err(kernel("look at", name))? {
         if Instant::now() >= deadline {
             return Err(NetworkError::NoLink { name: name.to_owned() });
         }

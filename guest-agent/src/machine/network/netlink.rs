@@ -7,11 +7,14 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST,
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+use super::messages;
+
 /// `NLMSG_ERROR`, which a success has as well, with the number 0.
 const ACKNOWLEDGEMENT: [u8; 2] = 2_u16.to_ne_bytes();
 
-/// A connection to the kernel, which answers before a call returns.
-pub(super) struct Netlink(OwnedFd);
+/// A connection to the kernel, about the network namespace that it was opened in. It answers before a call returns.
+#[derive(Debug)]
+pub(crate) struct Netlink(OwnedFd);
 
 impl Netlink {
     pub(super) fn open() -> io::Result<Self> {
@@ -21,15 +24,30 @@ impl Netlink {
 
     /// Changes or adds what the message names.
     pub(super) fn ask(&self, message: RouteNetlinkMessage) -> io::Result<()> {
+        outcome(&self.exchange(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)?)
+    }
+
+    /// Whether an interface is up and has a link.
+    pub(super) fn is_running(&self, index: u32) -> io::Result<bool> {
+        let answer = self.exchange(messages::look(index), 0)?;
+        // After the header there is a `struct ifinfomsg`, whose flags begin at its ninth byte.
+        match answer.get(24..28).and_then(|flags| flags.try_into().ok()).map(u32::from_ne_bytes) {
+            Some(flags) if answer[4..6] != ACKNOWLEDGEMENT => Ok(flags & libc::IFF_RUNNING as u32 != 0),
+            _ => outcome(&answer).and(Err(io::ErrorKind::InvalidData.into())),
+        }
+    }
+
+    fn exchange(&self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<u8>> {
         let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
+        request.header.flags = NLM_F_REQUEST | flags;
         request.finalize();
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         rustix::net::send(&self.0, &bytes, SendFlags::empty())?;
-        let mut answer = [0; 4096];
+        let mut answer = vec![0; 4096];
         let (_, length) = rustix::net::recv(&self.0, &mut answer[..], RecvFlags::empty())?;
-        outcome(answer.get(..length).unwrap_or_default())
+        answer.truncate(length);
+        Ok(answer)
     }
 }
 

@@ -37,6 +37,7 @@ fn an_interface_is_set_up_again_and_again() {
             mtu: 1400,
             ..Default::default()
         };
+        assert!(!netlink.is_running(LOOPBACK).unwrap());
         for _ in 0..2 {
             netlink.ask(messages::dress(LOOPBACK, &wanted).unwrap()).unwrap();
             netlink.ask(messages::raise(LOOPBACK)).unwrap();
@@ -48,6 +49,7 @@ fn an_interface_is_set_up_again_and_again() {
                 netlink.ask(messages::route(LOOPBACK, &route).unwrap()).unwrap();
             }
         }
+        assert!(netlink.is_running(LOOPBACK).unwrap());
         let routes = read_to_string("/proc/thread-self/net/route").unwrap();
         let routes: Vec<Vec<&str>> = routes.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
         // Destination, gateway and mask in the processor's order of bytes, as hexadecimal numbers.
@@ -65,6 +67,7 @@ fn what_makes_no_sense_is_named() {
     alone(|netlink| {
         let error = netlink.ask(messages::raise(77)).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        assert_eq!(netlink.is_running(77).unwrap_err().raw_os_error(), Some(libc::ENODEV));
     });
     let error = messages::address(LOOPBACK, &address(&[1, 2, 3], 8)).unwrap_err();
     assert!(error.to_string().starts_with("address: [1, 2, 3]"), "{error}");

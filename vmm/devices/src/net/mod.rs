@@ -81,12 +81,14 @@ pub(crate) struct Net {
     poll: Poll,
 }
 
-/// The tap, and a frame from it for which the guest had no place yet.
+/// The tap, a frame from it for which the guest had no place yet, and whether one for it had none there.
 #[derive(Debug)]
 struct Wire {
     tap: Option<Tap>,
     frame: Vec<u8>,
     held: Option<usize>,
+    /// The tap took no more, with frames left to be sent.
+    is_full: bool,
 }
 
 impl Net {
@@ -96,7 +98,7 @@ impl Net {
         for (token, notifier) in (0..).zip(rings.notifiers()) {
             poll.add(notifier.as_raw_fd(), token, Watch::Event)?;
         }
-        let wire = Wire { tap: None, frame: Vec::new(), held: None };
+        let wire = Wire { tap: None, frame: Vec::new(), held: None, is_full: false };
         Ok(Self { wire: Mutex::new(wire), has_link: AtomicBool::new(false), rings, poll })
     }
 
@@ -124,16 +126,26 @@ impl Net {
         self.wire.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves frames both ways, some of each.
-    fn exchange(&self) {
+    /// Moves frames, some of each, in the directions that an event is about; both if it is about none.
+    fn exchange(&self, event: Option<u32>) {
         let mut wire = self.wire();
+        let queue = event.and_then(|token| usize::try_from(token).ok()).filter(|queue| *queue < IDENTITY.queues.len());
+        let (receives, sends) = match queue {
+            Some(queue) => (queue == RX, queue == TX),
+            // The tap tells that it has frames in the same way as that it takes some.
+            None => (true, wire.is_full || event.is_none()),
+        };
         let mut queues = self.rings.lock();
         if !queues.active {
             return;
         }
         let [rx, tx] = queues.rings.as_mut_slice() else { return };
-        let moved = self.receive(&mut wire, rx).and_then(|received| Ok((received, self.send(&wire, tx)?)));
-        match moved {
+        let mut exchange = || {
+            let received = if receives { self.receive(&mut wire, rx)? } else { 0 };
+            let sent = if sends { self.send(&mut wire, tx)? } else { 0 };
+            Ok((received, sent))
+        };
+        match exchange() {
             Ok((received, sent)) => {
                 for (queue, count) in [(RX, received), (TX, sent)] {
                     if count == BUDGET {
@@ -147,7 +159,7 @@ impl Net {
 
     /// Host to guest; returns how many frames.
     fn receive(&self, wire: &mut Wire, rx: &mut Ring) -> Result<usize, Broken> {
-        let Wire { tap: Some(tap), frame, held } = wire else { return Ok(0) };
+        let Wire { tap: Some(tap), frame, held, .. } = wire else { return Ok(0) };
         let ram = &self.rings.ram;
         let mut received = 0;
         rx.disarm(ram)?;
@@ -195,9 +207,10 @@ impl Net {
     }
 
     /// Guest to host; returns how many frames. Without a link they are lost.
-    fn send(&self, wire: &Wire, tx: &mut Ring) -> Result<usize, Broken> {
+    fn send(&self, wire: &mut Wire, tx: &mut Ring) -> Result<usize, Broken> {
         let ram = &self.rings.ram;
         let mut sent = 0;
+        wire.is_full = false;
         tx.disarm(ram)?;
         while sent < BUDGET {
             let Some(chain) = tx.pop_or_arm(ram)? else { break };
@@ -207,6 +220,7 @@ impl Net {
                 && tap.send(frame) == Sent::Busy
             {
                 // The tap tells when it takes more.
+                wire.is_full = true;
                 tx.undo_pop();
                 break;
             }
@@ -240,10 +254,10 @@ impl Device for Net {
 
 impl Service for Net {
     fn kick(&self) {
-        self.exchange();
+        self.exchange(None);
     }
 
-    fn handle(&self, _token: u32, _events: EventSet) {
-        self.exchange();
+    fn handle(&self, token: u32, _events: EventSet) {
+        self.exchange(Some(token));
     }
 }

@@ -9,6 +9,9 @@ use crate::DeviceError;
 use crate::poll::new_event;
 
 /// Raised by the device, acknowledged by the driver (virtio 1.3 §4.2.2, InterruptStatus and InterruptACK).
+///
+/// That buffers were used counts as acknowledged once it was told: the driver looks for them after that, and another
+/// use raises the line again. Its acknowledgment, which every interrupt would leave the guest for, then needs no one.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     status: AtomicU32,
@@ -46,6 +49,11 @@ impl Interrupt {
         if self.status() != 0 {
             self.raise(0);
         }
+    }
+
+    /// Tells the driver the reasons that aren't acknowledged yet.
+    pub(crate) fn tell(&self) -> u32 {
+        self.status.fetch_and(!VIRTIO_MMIO_INT_VRING, Ordering::SeqCst)
     }
 
     /// The reasons that aren't acknowledged yet.

@@ -116,7 +116,7 @@ impl Slot {
                 self.queue_index().and_then(|queue| identity.queues.get(queue)).copied().map_or(0, u32::from)
             }
             reg::VIRTIO_MMIO_QUEUE_READY => self.queue_ready().into(),
-            reg::VIRTIO_MMIO_INTERRUPT_STATUS => interrupt.status(),
+            reg::VIRTIO_MMIO_INTERRUPT_STATUS => interrupt.tell(),
             reg::VIRTIO_MMIO_STATUS => {
                 let failed = if interrupt.needs_reset() { VIRTIO_CONFIG_S_NEEDS_RESET } else { 0 };
                 self.registers().status | failed
