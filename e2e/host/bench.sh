@@ -1,7 +1,7 @@
 # Usage: bench.sh wall|instructions RUNS
 # Measures `ctr run --rm debian true` with runc, cold and restored in one boot of
-# the emulated host, and `ctr tasks exec … true` in a container that runs, prints
-# medians and ratios, then what one restored start spent its time on, and fails when
+# the emulated host, the same in a pod that runs, and `ctr tasks exec … true` in a
+# container that runs, prints medians and ratios, then what one restored start spent its time on, and fails when
 # a target is missed.
 set -euo pipefail
 
@@ -90,6 +90,15 @@ for ((i = 0; i < runs; i++)); do
 done
 for container in runs-runc runs-ours; do ctr tasks delete --force $container; done
 
+pod() { echo "--annotation io.containerd.runc.v2.group=pod-$1"; }
+ctr run --detach $(pod runc) $image pod-runc sleep infinity
+ctr run --detach $(pod ours) "${ours[@]}" $image pod-ours sleep infinity
+for ((i = 0; i < runs; i++)); do
+    run_once $(pod runc) >>pod-runc
+    run_once $(pod ours) "${ours[@]}" >>pod-ours
+done
+for container in pod-runc pod-ours; do ctr tasks delete --force $container; done
+
 runc=$(median runc) cold=$(median cold) restored=$(median restored)
 cold_answer=$(median cold-answer) restored_answer=$(median restored-answer)
 row='%-10s %22s %10s %30s   %s\n'
@@ -98,6 +107,11 @@ printf "$row" '' 'whole command' 'to runc' "VMM spawn to agent's answer" ''
 printf "$row" runc "$runc" 1.00 - ''
 printf "$row" cold "$cold" "$(ratio $cold $runc)" "$cold_answer" ''
 printf "$row" restored "$restored" "$(ratio $restored $runc)" "$restored_answer" ''
+
+pod_runc=$(median pod-runc) pod_ours=$(median pod-ours)
+printf '\nthe same in a pod that runs; median ms of %s\n' "$runs"
+printf "$row" runc "$pod_runc" 1.00 '' ''
+printf "$row" ours "$pod_ours" "$(ratio $pod_ours $pod_runc)" '' ''
 
 exec_runc=$(median exec-runc) exec_ours=$(median exec-ours)
 printf '\nctr tasks exec … /bin/true; median ms of %s\n' "$runs"
@@ -111,6 +125,7 @@ case $clock in
 wall) target "spawn to answer, restored to cold" "$(ratio $restored_answer $cold_answer)" 0.20 ;;
 instructions)
     target "ctr run, restored to runc" "$(ratio $restored $runc)" 1.00
+    target "ctr run in a pod, ours to runc" "$(ratio $pod_ours $pod_runc)" 1.00
     target "ctr tasks exec, ours to runc" "$(ratio $exec_ours $exec_runc)" 0.50
     target "spawn to answer, restored, virtual ms" "$restored_answer" 30
     ;;
