@@ -4,22 +4,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use agent_proto::MOUNT_NOTES;
 use rustix::fs::{XattrFlags, fgetxattr, flistxattr, lgetxattr, llistxattr, lsetxattr};
 use rustix::io::Errno;
 
 /// What precedes an attribute's name in a record's key.
 const PREFIX: &str = "SCHILY.xattr.";
-
-/// What overlayfs noted for the one mount it made the file with: file handles of lower files, link counts. They mean
-/// nothing elsewhere. What describes the layer stays: `opaque`, `redirect`, `metacopy`, `whiteout`.
-const MOUNT_NOTES: [&str; 6] = [
-    "trusted.overlay.origin",
-    "trusted.overlay.impure",
-    "trusted.overlay.nlink",
-    "trusted.overlay.protattr",
-    "trusted.overlay.upper",
-    "trusted.overlay.uuid",
-];
 
 /// Attributes as keys and values of records.
 pub(super) type Records = Vec<(String, Vec<u8>)>;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use agent_proto::MOUNT_NOTES;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinHandle;
@@ -17,19 +18,8 @@ pub(super) const BUFFER_BYTES: usize = 128 * 1024;
 /// How much of tar's complaints is kept.
 const MESSAGE_BYTES: u64 = 1024;
 
-/// Numbers for owners, and every attribute but overlayfs's notes about the one mount that it made a file with: a guest
-/// could have it find any of the host's files by them.
-const OPTIONS: [&str; 9] = [
-    "--numeric-owner",
-    "--xattrs",
-    "--xattrs-include=*",
-    "--xattrs-exclude=trusted.overlay.origin",
-    "--xattrs-exclude=trusted.overlay.impure",
-    "--xattrs-exclude=trusted.overlay.nlink",
-    "--xattrs-exclude=trusted.overlay.protattr",
-    "--xattrs-exclude=trusted.overlay.upper",
-    "--xattrs-exclude=trusted.overlay.uuid",
-];
+/// Numbers for owners, and every attribute but those left out by name.
+const OPTIONS: [&str; 3] = ["--numeric-owner", "--xattrs", "--xattrs-include=*"];
 
 /// The host's tar failed.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +54,8 @@ impl Tar {
     pub(super) fn run(directory: &Path, options: &[&str], names: &[&str]) -> Result<Self, TarError> {
         let mut command = Command::new("tar");
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-        command.args(options).args(OPTIONS).arg("--file=-").arg("--directory").arg(directory).args(names);
+        command.args(options).args(OPTIONS).args(MOUNT_NOTES.map(|name| format!("--xattrs-exclude={name}")));
+        command.arg("--file=-").arg("--directory").arg(directory).args(names);
         let directions = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = directions.kill_on_drop(true).spawn().map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => TarError::Missing,
