@@ -72,7 +72,9 @@ cases! {
 
     async fn a_signal_can_go_to_all(trial) {
         trial.resume().await?;
-        let command = "trap 'wait; exit 9' TERM; sleep 1000 & sleep 1000 & echo ready; wait";
+        // Until they execute their program, the shell's children take the signal as it does.
+        let command = "trap 'wait; exit 9' TERM; sleep 1000 & one=$!; sleep 1000 & two=$!; for pid in $one $two; do \
+                       until read -r name </proc/$pid/comm && [ $name = sleep ]; do :; done; done; echo ready; wait";
         let (stdout, mut output) = trial.stream().await?;
         trial.create("a", &spec(&shell(command)), Stdio { stdout, ..Default::default() }, vec![]).await?;
         trial.start_process("a", "").await?;
