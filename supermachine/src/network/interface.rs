@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use agent_proto::{ConfigureNetworkRequest, InterfaceAddress, Route};
 use futures::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
@@ -14,6 +14,9 @@ use rtnetlink::Handle;
 
 use super::error::{NetworkError, at, in_words};
 use super::tap;
+
+/// How IPv6 addresses begin that are for one link (RFC 4291, 2.5.6).
+const LINK_LOCAL: [u8; 2] = [0xfe, 0x80];
 
 /// An interface to be connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,12 +80,17 @@ pub(super) async fn describe(handle: &Handle, interface: &Interface) -> Result<C
             handle.route().get(every).execute().try_collect().await.map_err(at("read the routes of", name))?;
         routes.extend(listed.iter().filter_map(|message| route(message, index)));
     }
+    let (ipv6, mut addresses) = (has_ipv6(name), addresses.iter().filter_map(address).collect::<Vec<_>>());
+    // It appears some moments after the interface is up.
+    if ipv6 && !addresses.iter().any(|address| address.address.starts_with(&LINK_LOCAL)) {
+        addresses.extend(link_local(&interface.mac_address));
+    }
     Ok(ConfigureNetworkRequest {
         name: name.clone(),
         mac_address: interface.mac_address.clone(),
         mtu: interface.mtu,
-        ipv6: has_ipv6(name),
-        addresses: addresses.iter().filter_map(address).collect(),
+        ipv6,
+        addresses,
         routes,
         ..Default::default()
     })
@@ -113,6 +121,18 @@ fn address(message: &AddressMessage) -> Option<InterfaceAddress> {
         peer: peer.map(bytes).unwrap_or_default(),
         broadcast: broadcast.map(|broadcast| broadcast.octets().to_vec()).unwrap_or_default(),
         scope: u8::from(message.header.scope).into(),
+        ..Default::default()
+    })
+}
+
+/// What the kernel makes of a MAC address (RFC 4291, appendix A).
+fn link_local(mac_address: &[u8]) -> Option<InterfaceAddress> {
+    let [a, b, c, d, e, f] = *<&[u8; 6]>::try_from(mac_address).ok()?;
+    let address = [&LINK_LOCAL[..], &[0; 6], &[a ^ 2, b, c, 0xff, 0xfe, d, e, f]].concat();
+    Some(InterfaceAddress {
+        address,
+        prefix_length: 64,
+        scope: u8::from(AddressScope::Link).into(),
         ..Default::default()
     })
 }

@@ -123,6 +123,9 @@ async fn the_guest_is_told_what_the_interface_has() {
     set_up(&container, &outside).await;
     let told = connect(twin(&container)).await.unwrap().unwrap().interface;
     assert_eq!((told.name.as_str(), told.mac_address.as_slice(), told.mtu), ("eth0", &MAC[..], 1400));
+    let link = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 9];
+    let has_link = told.addresses.iter().any(|address| address.address == link && address.prefix_length == 64);
+    assert_eq!(has_link, told.ipv6, "{:?}", told.addresses);
     let address = &told.addresses[0];
     assert_eq!((address.address.as_slice(), address.prefix_length), (&OWN.octets()[..], 24));
     assert!(address.peer.is_empty());

@@ -39,6 +39,10 @@ pub(crate) fn set_apart() -> io::Result<Option<Card>> {
     let netlink = furnish()?;
     // Its index stays: there it is the first after the loopback interface's, too.
     here.ask(messages::hand_over(index, &File::open(NAMESPACE)?))?;
+    // A kernel without IPv6 refuses, and makes no addresses.
+    let _without_ipv6 = netlink.ask(messages::make_no_addresses(index));
+    // Without a link as yet. That the driver fills its queue takes longer than all that is done after a restore.
+    netlink.ask(messages::raise(index))?;
     move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))?;
     Ok(Some(Card { netlink, index }))
 }

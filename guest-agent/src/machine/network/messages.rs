@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd as _;
 
 use agent_proto::{ConfigureNetworkRequest, InterfaceAddress, Route};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteType,
 };
@@ -34,6 +34,15 @@ pub(super) fn hand_over(index: u32, namespace: &File) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes = vec![LinkAttribute::NetNsFd(namespace.as_raw_fd())];
+    RouteNetlinkMessage::SetLink(message)
+}
+
+/// An interface's IPv6 addresses are given to it, and none made of what it was baked with.
+pub(super) fn make_no_addresses(index: u32) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    message.attributes = vec![LinkAttribute::AfSpecUnspec(vec![none])];
     RouteNetlinkMessage::SetLink(message)
 }
 

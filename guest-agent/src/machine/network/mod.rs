@@ -78,7 +78,6 @@ impl Network {
         if !wanted.ipv6 {
             disable_ipv6(&wanted.name).map_err(kernel("switch off IPv6 of", &wanted.name))?;
         }
-        netlink.ask(messages::raise(*index)).map_err(kernel("bring up", &wanted.name))?;
         await_link(netlink, *index, &wanted.name).await?;
         for address in &wanted.addresses {
             netlink.ask(messages::address(*index, address)?).map_err(kernel("add address", format!("{address:?}")))?;
