@@ -263,8 +263,10 @@ mod tests {
 
     #[test]
     fn a_failure_ends_with_the_last_lines_that_say_something() {
-        let output: String = (1..=20).map(|number| format!("line {number}\n\n")).collect();
-        assert_eq!(last_lines(&output), (6..=20).map(|number| format!("line {number}")).collect::<Vec<_>>());
+        let lines = || (1..=LINES_OF_A_FAILURE).map(|number| format!("line {number}"));
+        let output: String =
+            (1..=5).map(|_| "before\n\n".to_owned()).chain(lines().map(|line| line + "\n\n")).collect();
+        assert_eq!(last_lines(&output), lines().collect::<Vec<_>>());
         assert_eq!(last_lines("only"), ["only"]);
         assert!(last_lines("").is_empty());
     }
