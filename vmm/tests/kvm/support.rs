@@ -19,7 +19,7 @@ use vmm_api::{
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A kernel that finds fault with something says so and ends, before anything else is written over it.
-const CMDLINE: &str = "console=ttyS0 loglevel=5 reboot=k panic=-1 oops=panic panic_on_warn=1 no_timer_check \
+const CMDLINE: &str = "console=ttyS0 loglevel=5 reboot=k panic=-1 oops=panic no_timer_check \
                        random.trust_cpu=off";
 /// How much of a console is shown.
 const CONSOLE_LINES: usize = 100;
