@@ -33,7 +33,9 @@ pub use error::StartError;
 pub(crate) use start::{CONSOLE_LINES, cause, logs, open, refusal};
 pub use stream::{Stream, StreamError};
 
-/// How long the VMM and the agent may take to connect and configure the network card, which waits for nothing.
+/// How long the VMM may take to change a running machine, which waits for nothing.
+const VMM_WITHIN: Duration = Duration::from_secs(10);
+/// How long the agent may take to configure the network card, which waits for the link.
 const NETWORK_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a VM came to run.
@@ -163,16 +165,19 @@ impl Vm {
         let connected_us = began.elapsed().as_micros();
         let mut attachments = Attachments::default();
         let request = Request::AttachNetwork { tap: attachments.attach(&wire.tap) };
-        match self.process.ask(&request, &attachments, NETWORK_WITHIN).await.map_err(NetworkError::Vmm)? {
-            Reply::Attached => {}
-            _ => return Err(NetworkError::Vmm(VmmError::Unexpected)),
-        }
+        self.ask(&request, &attachments, &Reply::Attached).await.map_err(NetworkError::Vmm)?;
         let configured = self.agent.client.configure_network(with_duration(NETWORK_WITHIN), &wire.interface).await;
         let refused = |source| NetworkError::Agent { interface: wire.interface.name.clone(), source: Box::new(source) };
         configured.map_err(refused)?;
         let configured_us = began.elapsed().as_micros();
         tracing::info!(interface = wire.interface.name, connected_us, configured_us, "network");
         Ok(())
+    }
+
+    /// Has the VMM change the running machine.
+    async fn ask(&self, request: &Request, attachments: &Attachments<'_>, wanted: &Reply) -> Result<(), VmmError> {
+        let reply = self.process.ask(request, attachments, VMM_WITHIN).await?;
+        if reply == *wanted { Ok(()) } else { Err(VmmError::Unexpected) }
     }
 
     /// Begins to export a writable layer, unless it is of the `known` generation; 0 for none.

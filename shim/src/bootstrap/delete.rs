@@ -110,23 +110,21 @@ fn end(bundle: &Path, flags: &Flags, config: &Config) -> Result<u32, DeleteError
         remove_shim_socket(bundle)?;
     }
     run_poststop(bundle, &flags.id);
-    let own = Remains {
-        state: config.paths.sandbox(&flags.namespace, &flags.id),
-        cgroup: Bundle::load(bundle)
-            .ok()
-            .and_then(|bundle| HostCgroup::of(&bundle.spec))
-            .map(|cgroup| cgroup.path().to_owned()),
-    };
+    let cgroup = Bundle::load(bundle).ok().and_then(|bundle| HostCgroup::of(&bundle.spec));
     let joined = Remains::read(bundle).map_err(|source| DeleteError::Read { path: bundle.to_owned(), source })?;
-    [Some(own), joined].into_iter().flatten().try_for_each(remove)?;
+    remove(config.paths.sandbox(&flags.namespace, &flags.id), cgroup)?;
+    if let Some(Remains { state, cgroup }) = joined {
+        remove(state, cgroup.as_deref().and_then(HostCgroup::at))?;
+    }
     Ok(pid)
 }
 
-fn remove(remains: Remains) -> Result<(), DeleteError> {
-    if let Some(cgroup) = remains.cgroup.as_deref().and_then(HostCgroup::at) {
+/// Removes what a VM leaves: its directory and its cgroup.
+fn remove(state: PathBuf, cgroup: Option<HostCgroup>) -> Result<(), DeleteError> {
+    if let Some(cgroup) = cgroup {
         cgroup.remove().map_err(|source| DeleteError::Remove { path: cgroup.path().to_owned(), source })?;
     }
-    gone(fs::remove_dir_all(&remains.state)).map_err(|source| DeleteError::Remove { path: remains.state, source })
+    gone(fs::remove_dir_all(&state)).map_err(|source| DeleteError::Remove { path: state, source })
 }
 
 fn remove_shim_socket(bundle: &Path) -> Result<(), DeleteError> {

@@ -14,8 +14,7 @@ use ttrpc::asynchronous::Client;
 use ttrpc::context::Context;
 use ttrpc::{Code, Error};
 
-use crate::bundle::Bundle;
-use crate::sandbox::group_of;
+use super::start::read_group;
 
 /// How long a shim may take to answer: one that doesn't is killed, and `delete` has five seconds for all it does.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -23,7 +22,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// Makes sure that the shim which serves a container's group has forgotten the container. False if no such shim answers.
 pub(super) fn forgets(bundle: &Path, id: &str) -> bool {
     let Ok(address) = fs::read_to_string(bundle.join("address")) else { return false };
-    if !is_of_group(bundle) {
+    if !matches!(read_group(&bundle.join("config.json")), Ok(Some(_))) {
         return false;
     }
     let ask = || {
@@ -32,12 +31,6 @@ pub(super) fn forgets(bundle: &Path, id: &str) -> bool {
         asked.map_err(io::Error::from)?.map_err(io::Error::other)
     };
     ask().is_ok()
-}
-
-fn is_of_group(bundle: &Path) -> bool {
-    let Ok(bundle) = Bundle::load(bundle) else { return false };
-    let annotations = bundle.spec.annotations().as_ref();
-    group_of(|name| annotations.and_then(|all| all.get(name)).map(String::as_str)).is_some()
 }
 
 /// A shim that has no other container then ends.

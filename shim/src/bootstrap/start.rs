@@ -93,7 +93,8 @@ pub(crate) fn run(flags: &Flags) -> Result<(), StartError> {
     io::stdout().write_all(&reply).map_err(StartError::Reply)
 }
 
-fn read_group(path: &Path) -> Result<Option<String>, StartError> {
+/// The group that a bundle's specification, at `path`, names.
+pub(super) fn read_group(path: &Path) -> Result<Option<String>, StartError> {
     let text = fs::read(path).map_err(|source| StartError::ReadSpec { path: path.into(), source })?;
     let spec: Annotated =
         serde_json::from_slice(&text).map_err(|source| StartError::ParseSpec { path: path.into(), source })?;

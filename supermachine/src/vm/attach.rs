@@ -12,8 +12,6 @@ use crate::launch::Attachments;
 use crate::vm::Vm;
 use crate::vmm::VmmError;
 
-/// How long the VMM may take over its part, which waits for nothing.
-const VMM_WITHIN: Duration = Duration::from_secs(10);
 /// How long the guest may take to let go of a disk, some of which its kernel does in the background.
 const AGENT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -59,7 +57,7 @@ pub(super) async fn attach(vm: &Vm, root: &RootDisks) -> Result<RootFilesystem, 
         let mut attachments = Attachments::default();
         let disks = files.attach(&mut attachments);
         let request = Request::AttachDisks { disks, upper_start: rootfs.upper_offset_bytes };
-        ask(vm, &request, &attachments, &Reply::Attached).await.map_err(|error| {
+        vm.ask(&request, &attachments, &Reply::Attached).await.map_err(|error| {
             places.clone_from(&before);
             AttachError::Vmm(error)
         })?;
@@ -77,12 +75,7 @@ pub(super) async fn detach(vm: &Vm, rootfs: &RootFilesystem) -> Result<(), Detac
     let released = vm.agent().release_upper(with_duration(AGENT_WITHIN), &release).await;
     released.map_err(|error| DetachError::Agent(Box::new(error)))?;
     let request = Request::DetachUpper { start };
-    ask(vm, &request, &Attachments::default(), &Reply::Detached).await.map_err(DetachError::Vmm)?;
+    vm.ask(&request, &Attachments::default(), &Reply::Detached).await.map_err(DetachError::Vmm)?;
     places.leave(start);
     Ok(())
-}
-
-async fn ask(vm: &Vm, request: &Request, attachments: &Attachments<'_>, wanted: &Reply) -> Result<(), VmmError> {
-    let reply = vm.process.ask(request, attachments, VMM_WITHIN).await?;
-    if reply == *wanted { Ok(()) } else { Err(VmmError::Unexpected) }
 }

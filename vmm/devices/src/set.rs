@@ -210,8 +210,7 @@ impl DeviceSet {
         drop((layer_disk, upper_disk));
         for (slot, has_more) in [(LAYERS_SLOT, has_layers), (UPPER_SLOT, has_upper)] {
             if has_more {
-                self.slots[slot].note_config_change();
-                self.slots[slot].device().rings().interrupt.raise_pending();
+                self.tell_config_change(slot);
             }
         }
         Ok(())
@@ -226,10 +225,15 @@ impl DeviceSet {
     /// before them. The guest sees its link come up.
     pub fn attach_network(&self, tap: File) -> Result<(), DeviceError> {
         self.net.attach(tap)?;
-        let slot = &self.slots[NET_SLOT];
+        self.tell_config_change(NET_SLOT);
+        Ok(())
+    }
+
+    /// Has a running guest read a device's configuration again.
+    fn tell_config_change(&self, slot: usize) {
+        let slot = &self.slots[slot];
         slot.note_config_change();
         slot.device().rings().interrupt.raise_pending();
-        Ok(())
     }
 
     /// Stops the workers; requests that a worker took are completed. [`Self::start`] undoes it.

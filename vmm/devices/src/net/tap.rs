@@ -26,7 +26,8 @@ impl Tap {
         Self(file)
     }
 
-    /// Takes the next frame, with room for the number of places in its header; none if there is none, or never will be because the device was removed.
+    /// Takes the next frame, with room for the number of places in its header; none if there is none, or never will be
+    /// because the device was removed.
     pub(super) fn receive(&self, frame: &mut [u8]) -> Option<usize> {
         loop {
             let (header, rest) = frame.split_at_mut(super::NUM_BUFFERS.start);
