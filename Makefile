@@ -21,7 +21,7 @@ demo: setup
 	@$(xtask) demo
 
 test: setup unit
-	@$(xtask) e2e --profile release --flavour containerd-1.7 --filter 'run-*,conformance-*'
+	@$(xtask) e2e --profile release --flavour containerd-1.7 --filter 'run-*,conformance-*,docker-run'
 	@$(xtask) e2e --profile release
 
 shell: setup

@@ -16,7 +16,8 @@ packages=(
     linux-image-cloud-amd64 kmod systemd systemd-sysv
     containerd runc crun iproute2 iptables nftables
     busybox-static ca-certificates e2fsprogs erofs-utils squashfs-tools squashfs-tools-ng zstd
-    procps lsof strace jq less util-linux python3-minimal nginx-light
+    procps lsof strace jq less util-linux python3 nginx-light
+    docker.io docker-cli docker-compose git make gcc libc6-dev
 )
 mmdebstrap --quiet --variant=minbase \
     --include="$(IFS=,; echo "${packages[*]}")" \
@@ -49,7 +50,7 @@ mask() {
 generators=()
 for generator in "$root"/usr/lib/systemd/system-generators/*; do generators+=("$(basename "$generator")"); done
 mask "$root/etc/systemd/system-generators" "${generators[@]}"
-mask "$root/etc/systemd/system" containerd.service nftables.service \
+mask "$root/etc/systemd/system" containerd.service docker.service nftables.service \
     getty.target cryptsetup.target integritysetup.target veritysetup.target swap.target remote-fs.target \
     nss-user-lookup.target timers.target slices.target paths.target sockets.target \
     systemd-udevd.service systemd-udev-trigger.service systemd-udevd-kernel.socket systemd-udevd-control.socket \

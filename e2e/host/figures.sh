@@ -14,6 +14,19 @@ ratio() { awk "BEGIN { printf \"%.2f\", $1 / $2 }"; }
 difference() { awk "BEGIN { printf \"%.1f\", $1 - $2 }"; }
 at_most() { awk "BEGIN { exit !($1 <= $2) }"; }
 
+# Usage: heading WHAT RUNS, then row TITLE RUNC OURS RATIO
+heading() {
+    printf '\n%s; medians of %s\n' "$1" "$2"
+    row '' runc ours 'to runc'
+}
+row() { printf '%-44s %10s %10s %8s\n' "$@"; }
+# Usage: line TITLE FIGURES SUFFIX: and sets `runc`, `ours` (ms) and `to_runc`.
+line() {
+    runc=$(median "$2-runc$3") ours=$(median "$2-ours$3")
+    to_runc=$(ratio "$ours" "$runc")
+    row "$1" "$runc" "$ours" "$to_runc"
+}
+
 missed=0
 # Usage: target WHAT VALUE LIMIT; sets `missed` when it is.
 target() {

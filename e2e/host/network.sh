@@ -95,13 +95,20 @@ unpack $python
 run_in bare >/dev/null
 run_in bare "${ours[@]}" >/dev/null
 wait_for_bake
-for namespace in bare wired; do
-    for options in '' "${ours[*]}"; do run_in $namespace $options >/dev/null; done
-done
-for ((i = 0; i < runs; i++)); do
-    for namespace in bare wired; do
-        run_in $namespace >>"start-runc-$namespace"
-        run_in $namespace "${ours[@]}" >>"start-ours-$namespace"
+# Usage: run_with bare|wired|both OPTION...
+run_with() {
+    if [ "$1" = both ]; then
+        run_in wired --mount "type=bind,src=$PWD,dst=/volume,options=rbind:rw" "${@:2}"
+    else
+        run_in "$@"
+    fi
+}
+for ((i = 0; i <= runs; i++)); do
+    for with in bare wired both; do
+        theirs=$(run_with $with) mine=$(run_with $with "${ours[@]}")
+        [ $i -gt 0 ] || continue # the first of each finds caches cold
+        echo "$theirs" >>"start-runc-$with"
+        echo "$mine" >>"start-ours-$with"
     done
 done
 
@@ -125,15 +132,7 @@ for server in served-runc served-ours; do
     ctr containers delete $server
 done
 
-row='%-44s %10s %10s %8s\n'
-printf '\nnetwork; medians of %s\n' "$runs"
-printf "$row" '' runc ours 'to runc'
-# Usage: line TITLE FIGURES: and sets `runc`, `ours` (ms) and `to_runc`.
-line() {
-    runc=$(median "$2-runc$3") ours=$(median "$2-ours$3")
-    to_runc=$(ratio "$ours" "$runc")
-    printf "$row" "$1" "$runc" "$ours" "$to_runc"
-}
+heading network "$runs"
 line "host to container, $megabytes MiB, ms" take ''
 to_container=$to_runc
 line "container to host, $megabytes MiB, ms" give ''
@@ -144,11 +143,14 @@ line 'ctr run --rm, without a network, ms' start -bare
 bare_runc=$runc bare_ours=$ours
 line 'ctr run --rm, with one, ms' start -wired
 added_runc=$(difference "$runc" "$bare_runc") added_ours=$(difference "$ours" "$bare_ours")
-printf "$row" 'added by the network, ms' "$added_runc" "$added_ours" ''
+row 'added by the network, ms' "$added_runc" "$added_ours" ''
+line 'ctr run --rm, with one and a volume, ms' start -both
+added_runc=$(difference "$runc" "$bare_runc") added_ours=$(difference "$ours" "$bare_ours")
+row 'added by both, ms' "$added_runc" "$added_ours" ''
 
 # Twice the time is half the throughput.
 target "time of a stream to the container, to runc's" "$to_container" 2
 target "time of a stream from the container, to runc's" "$to_host" 2
 target "time of a round trip, to runc's" "$round_trip" 2
-[ "$clock" != instructions ] || target 'added to a restored start by a network, virtual ms' "$added_ours" 15
+[ "$clock" != instructions ] || target 'added to a restored start by a network and a volume, virtual ms' "$added_ours" 15
 exit $missed

@@ -109,7 +109,7 @@ fn add_files(found: &mut BTreeSet<String>, folder: &Path, depth: u8) {
     const DEEPEST: u8 = 3;
     const MEMORIES: [&str; 4] = ["verified", "digests", "machine", "bake"];
     // Folders of folders, made with the first container and kept.
-    const SHELVES: [&str; 3] = ["default", "export", "vm"];
+    const SHELVES: [&str; 4] = ["default", "moby", "export", "vm"];
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if MEMORIES.iter().any(|name| entry.file_name() == *name) {

@@ -47,17 +47,23 @@ pub fn run() -> Result<(), BootError> {
     }
     mount_all()?;
     configure()?;
-    let network = Network::new(set_apart().map_err(step("set the network card apart"))?);
+    let network = Network::new(set_apart().map_err(step("set the network cards apart"))?);
     let zygote = zygote::fork(PathBuf::from(CGROUP_ROOT)).map_err(step("fork the zygote"))?;
     let rpc = vsock::listen_on(RPC_PORT).map_err(step("listen for requests"))?;
     let streams = vsock::listen_on(STREAM_PORT).map_err(step("listen for streams"))?;
+    let dials = vsock::listen_on(agent_proto::DIAL_PORT).map_err(step("listen for what is dialled"))?;
+    let host_sockets = vsock::listen_on(agent_proto::SOCKET_PORT).map_err(step("listen for the host's sockets"))?;
     // Connections wait in the sockets' queues until the runtime is there.
     if let Err(error) = vsock::knock(RPC_PORT) {
         eprintln!("agent: no answer from the host: {error}");
     }
     eprintln!("agent: listening");
-    let sockets = Sockets { rpc, streams, zygote };
-    let places = Places { cgroups: PathBuf::from(CGROUP_ROOT), files: PathBuf::from(FILES) };
+    let sockets = Sockets { rpc, streams, dials, host_sockets, zygote };
+    let places = Places {
+        cgroups: PathBuf::from(CGROUP_ROOT),
+        files: PathBuf::from(FILES),
+        sockets: PathBuf::from(agent_proto::SOCKETS),
+    };
     server::serve(sockets, VirtualMachine::new(network), places).map_err(step("serve"))
 }
 

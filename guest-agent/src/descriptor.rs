@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{Shutdown, SocketFlags};
@@ -45,6 +46,17 @@ impl Descriptor {
         self.when_readable(|fd| Ok(rustix::io::read(fd, &mut *buffer)?)).await
     }
 
+    /// Fills a buffer.
+    pub(crate) async fn read_exact(&self, mut buffer: &mut [u8]) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match self.read(buffer).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => buffer = buffer.get_mut(count..).unwrap_or_default(),
+            }
+        }
+        Ok(())
+    }
+
     /// Writes all of `bytes`.
     pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -62,6 +74,20 @@ impl Descriptor {
     /// Accepts one connection of a listening socket.
     pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
         self.when_readable(|fd| Ok(rustix::net::accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)).await
+    }
+
+    /// The next connection of a listening socket; `what` it is, should one not be had.
+    pub(crate) async fn next_connection(&self, what: &str) -> Self {
+        loop {
+            match self.accept().await.and_then(Self::new) {
+                Ok(connection) => return connection,
+                Err(error) => {
+                    eprintln!("agent: accept {what}: {error}");
+                    // Out of descriptors, say: the same call would fail at once again.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
     }
 
     /// Tells the other side of a socket that nothing more will be written. Nothing happens on other descriptors.
@@ -110,5 +136,23 @@ impl AsyncWrite for Descriptor {
             Ok(()) | Err(Errno::NOTCONN) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(error.into())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_ends_early_fills_no_buffer() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        io::Write::write_all(&mut &ours, &[7; 3]).unwrap();
+        let connection = Descriptor::new(theirs.into()).unwrap();
+        let mut buffer = [0; 2];
+        connection.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(buffer, [7; 2]);
+        drop(ours);
+        let error = connection.read_exact(&mut buffer).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -8,9 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::descriptor::Descriptor;
-
-/// What one copy moves at most. Made when the first byte is there, so that silent streams cost nothing.
-const BUFFER_BYTES: usize = 32 * 1024;
+use crate::relay::{Copied, copy};
 
 /// The host's ends; a stream without one reads the end of file or is thrown away.
 #[derive(Debug, Default)]
@@ -89,30 +87,6 @@ async fn drain(from: Arc<Descriptor>, to: Option<Descriptor>) {
     }
     let mut buffer = [0; 1024];
     while from.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
-}
-
-/// Why a copy ended.
-#[derive(Debug, PartialEq, Eq)]
-enum Copied {
-    /// The source is at its end. (A terminal whose other end is closed answers with an error.)
-    All,
-    /// The destination takes no more.
-    Refused,
-}
-
-async fn copy(from: &Descriptor, to: &Descriptor) -> Copied {
-    let mut buffer = Vec::new();
-    loop {
-        let read = from.when_readable(|fd| {
-            buffer.resize(BUFFER_BYTES, 0);
-            Ok(rustix::io::read(fd, &mut buffer[..])?)
-        });
-        let count = read.await.unwrap_or(0);
-        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { return Copied::All };
-        if to.write_all(bytes).await.is_err() {
-            return Copied::Refused;
-        }
-    }
 }
 
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {

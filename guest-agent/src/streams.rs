@@ -33,14 +33,8 @@ impl Streams {
     /// Accepts connections for ever.
     pub(crate) async fn run(self: Arc<Self>, listener: Descriptor) {
         loop {
-            match listener.accept().await.and_then(Descriptor::new) {
-                Ok(connection) => drop(tokio::spawn(Arc::clone(&self).receive(connection))),
-                Err(error) => {
-                    eprintln!("agent: accept stream: {error}");
-                    // Out of descriptors, say: the same call would fail at once again.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
+            let connection = listener.next_connection("a stream").await;
+            drop(tokio::spawn(Arc::clone(&self).receive(connection)));
         }
     }
 
@@ -102,12 +96,6 @@ impl Streams {
 
 async fn read_token(connection: &Descriptor) -> io::Result<u64> {
     let mut token = [0; 8];
-    let mut filled = 0;
-    while let Some(rest) = token.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match connection.read(rest).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => filled += count,
-        }
-    }
+    connection.read_exact(&mut token).await?;
     Ok(u64::from_le_bytes(token))
 }

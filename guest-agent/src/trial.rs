@@ -4,9 +4,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use agent_proto::{ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
+use agent_proto::{
+    BlockDevice, Change, ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest,
+    RootFilesystem,
+};
 use async_trait::async_trait;
 
+use crate::container::HostDevice;
 use crate::guest::Guest;
 use crate::refusal::{Kind, Refusal};
 use crate::server::{self, Places, Sockets};
@@ -35,16 +39,26 @@ pub struct Ground<'a> {
     pub cgroup_root: &'a Path,
     /// Where files that containers bring are kept.
     pub files: &'a Path,
+    /// Where the likenesses of the host's sockets are made.
+    pub sockets: &'a Path,
 }
 
-/// Serves on two listening sockets. Every container's root file system is the same directory; the machine's clock, randomness and name stay as they are. Must be called while the process has
-/// a single thread; never returns unless it fails.
-pub fn serve_directory(rpc: OwnedFd, streams: OwnedFd, ground: &Ground<'_>) -> Result<(), TrialError> {
+/// Serves on listening sockets for requests, for streams, for what is dialled and for the host's sockets. Every
+/// container's root file system is the same directory; the machine's clock, randomness and name stay as they are. Must be
+/// called while the process has a single thread; never returns unless it fails.
+pub fn serve_directory(
+    [rpc, streams, dials, host_sockets]: [OwnedFd; 4],
+    ground: &Ground<'_>,
+) -> Result<(), TrialError> {
     let failed = |step| move |source| TrialError::Step { step, source };
     let zygote = zygote::fork(ground.cgroup_root.to_owned()).map_err(failed("fork the zygote"))?;
-    let sockets = Sockets { rpc, streams, zygote };
+    let sockets = Sockets { rpc, streams, dials, host_sockets, zygote };
     let guest = DirectoryGuest { rootfs: ground.rootfs.to_owned() };
-    let places = Places { cgroups: ground.cgroup_root.to_owned(), files: ground.files.to_owned() };
+    let places = Places {
+        cgroups: ground.cgroup_root.to_owned(),
+        files: ground.files.to_owned(),
+        sockets: ground.sockets.to_owned(),
+    };
     server::serve(sockets, guest, places).map_err(failed("serve"))
 }
 
@@ -66,6 +80,10 @@ impl Guest for DirectoryGuest {
         Err(Refusal::new(Kind::FailedPrecondition, "a trial has no network card"))
     }
 
+    async fn remove_interface(&self, _card: u32) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn network(&self) -> Option<PathBuf> {
         None
     }
@@ -79,8 +97,27 @@ impl Guest for DirectoryGuest {
         Ok(self.rootfs.clone())
     }
 
+    async fn mount_volumes(&self) -> Result<(), Refusal> {
+        Err(Refusal::new(Kind::FailedPrecondition, "a trial has no files of a host"))
+    }
+
+    async fn notice(&self, _changes: Vec<Change>) -> Result<(), Refusal> {
+        Err(Refusal::new(Kind::FailedPrecondition, "a trial has no files of a host"))
+    }
+
+    async fn release_volumes(&self, _names: &[String]) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     async fn export(&self, _request: &ExportUpperRequest, _archive: OwnedFd) -> Result<ExportUpperResponse, Refusal> {
         Err(Refusal::new(Kind::FailedPrecondition, "a trial has no upper disk"))
+    }
+
+    async fn attach_devices(&self, devices: &[BlockDevice]) -> Result<Vec<HostDevice>, Refusal> {
+        match devices {
+            [] => Ok(Vec::new()),
+            _ => Err(Refusal::new(Kind::FailedPrecondition, "a trial has no upper disk")),
+        }
     }
 
     async fn release(&self, _offset_bytes: u64) -> Result<(), Refusal> {

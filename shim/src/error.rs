@@ -184,10 +184,8 @@ fn bundle_code(error: &BundleError) -> Code {
         | BundleError::Missing { .. }
         | BundleError::NoRootfs { .. }
         | BundleError::NoSource { .. } => Code::INVALID_ARGUMENT,
-        BundleError::ForeignRootfs { .. } | BundleError::Images { .. } | BundleError::NeighbourEnded { .. } => {
-            Code::FAILED_PRECONDITION
-        }
-        BundleError::Volume { .. }
+        BundleError::Images { .. } | BundleError::NeighbourEnded { .. } => Code::FAILED_PRECONDITION,
+        BundleError::Propagation { .. }
         | BundleError::GuestHook { .. }
         | BundleError::HostNamespace { .. }
         | BundleError::HostNetwork
@@ -215,11 +213,14 @@ fn sandbox_code(error: &SandboxError) -> Code {
         SandboxError::Start(error) => kind_code(error.kind()),
         SandboxError::Attach(error) => kind_code(error.kind()),
         SandboxError::Network(error) => kind_code(error.kind()),
+        SandboxError::Volume(error) => kind_code(error.kind()),
+        SandboxError::Device(error) => kind_code(error.kind()),
         SandboxError::Export(error) => kind_code(error.kind()),
         SandboxError::Import(error) => kind_code(error.kind()),
         SandboxError::Upper { .. } | SandboxError::Cgroup { .. } | SandboxError::InUse { .. } => {
             Code::FAILED_PRECONDITION
         }
+        SandboxError::Tree(_) => Code::FAILED_PRECONDITION,
         SandboxError::Writable(_) => Code::INTERNAL,
         SandboxError::Stream(_) | SandboxError::Gone => Code::UNAVAILABLE,
     }

@@ -123,6 +123,7 @@ async fn boot_and_prepare(machine: &Machine, directory: &RunDirectory) -> Result
             kvm: attachments.attach(&*machine.kvm),
             console: attachments.attach(&console),
             network: vmm_api::Network::New,
+            serves_files: false,
         },
         shape: machine.shape,
         kernel: attachments.attach(&kernel),

@@ -1,5 +1,6 @@
 //! The two disks of a VM: the files that stand behind them, and where on them each lies.
 
+mod device;
 mod places;
 
 use std::fs::{File, OpenOptions};
@@ -13,7 +14,9 @@ use crate::error::ErrorKind;
 use crate::launch::Attachments;
 use crate::writable::lock_disk;
 
-pub(crate) use places::Places;
+pub(crate) use device::OpenedDevice;
+pub use device::{DeviceError, DeviceNumber, HostDevice, HostDevices};
+pub(crate) use places::{MAX_PARTS, Places};
 
 /// Most layers that can be given to a VM at once: descriptors in a message beside the others.
 const MAX_LAYERS: usize = 240;

@@ -27,6 +27,8 @@ pub struct Launch {
     pub cgroup: Option<PathBuf>,
     /// The VM's host name.
     pub hostname: String,
+    /// Whether files may be shared with the VM, which takes root's rights.
+    pub serves_files: bool,
 }
 
 /// Whose network a VMM has. The guest has none of it unless it is connected.

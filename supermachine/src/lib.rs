@@ -18,11 +18,14 @@ mod launch;
 mod machine;
 mod namespace;
 mod network;
+mod relay;
 mod run_directory;
 pub mod shim;
+mod sockets;
 mod upper;
 mod vm;
 mod vmm;
+mod volumes;
 mod writable;
 
 #[allow(
@@ -45,17 +48,19 @@ mod generated {
 pub use agent_proto as agent;
 pub use bake::{Key, Level, Reason};
 pub use baker::{BakeError, Baked, bake_base};
-pub use disks::{DiskError, RootDisks, UpperDirectories};
+pub use disks::{DeviceError, DeviceNumber, DiskError, HostDevice, HostDevices, RootDisks, UpperDirectories};
 pub use error::{ErrorKind, chain};
 pub use image::{Image, Lookup};
 pub use kvm::KvmError;
 pub use launch::{Launch, LaunchError, Network};
 pub use machine::{Machine, MachineError};
 pub use network::NetworkError;
+pub use sockets::{HostSockets, ServedSockets};
 pub use upper::{UpperError, clone_upper};
 pub use vm::{AttachError, DetachError, Mode, StartError, Started, Stream, StreamError, Timeline, Vm};
 pub use vmm::{Exit, ExitReason, Exited};
 pub use vmm_api::Shape;
+pub use volumes::{Access, Volume, VolumeError, Volumes, Watchable, Watching};
 pub use writable::{
     AskedAt, ExportError, Exported, Exporter, Import, ImportError, Truth, VmNote, WritableError, WritableLayer,
     lock_disk,

@@ -2,7 +2,10 @@
 
 mod agent;
 mod attach;
+mod devices;
 mod error;
+mod network;
+mod sockets;
 mod start;
 mod stream;
 #[cfg(test)]
@@ -11,20 +14,22 @@ mod tests;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use agent_proto::{AgentClient, RootFilesystem};
+use agent_proto::{AgentClient, BlockDevice, ReleaseVolumesRequest, RootFilesystem};
 use bake::{Key, Level};
 use ttrpc::context::with_duration;
 use vmm_api::{Reply, Request};
 
-use crate::disks::{Places, RootDisks};
+use crate::disks::{DeviceError, HostDevices, Places, RootDisks};
 use crate::launch::{Attachments, Launch};
 use crate::machine::Machine;
-use crate::network::{self, NetworkError};
+use crate::network::{Connection, NetworkError};
 use crate::run_directory::RunDirectory;
+use crate::sockets::{HostSockets, ServedSockets};
 use crate::vmm::{Exit, Exited, Process, VmmError};
+use crate::volumes::{self, VolumeError, Volumes, Watchable, Watching};
 use crate::writable::{Exporter, Import};
 
 pub(crate) use agent::Agent;
@@ -35,8 +40,9 @@ pub use stream::{Stream, StreamError};
 
 /// How long the VMM may take to change a running machine, which waits for nothing.
 const VMM_WITHIN: Duration = Duration::from_secs(10);
-/// How long the agent may take to configure the network card, which waits for the link.
-const NETWORK_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the guest may take to let go of volumes.
+const VOLUMES_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a VM came to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +109,8 @@ impl fmt::Display for Started {
 #[derive(Debug)]
 pub struct Vm {
     agent: Agent,
-    process: Process,
+    process: Arc<Process>,
+    network: Mutex<Option<Connection>>,
     started: Started,
     rootfs: RootFilesystem,
     /// Held while they change.
@@ -156,28 +163,55 @@ impl Vm {
         attach::detach(self, rootfs).await
     }
 
-    /// Connects the guest's network card to the interface of the VMM's network namespace and gives the guest that
-    /// interface's name, addresses and routes; once. Nothing happens if the namespace has only its loopback interface.
-    pub async fn connect_network(&self) -> Result<(), NetworkError> {
-        let began = Instant::now();
+    /// Gives a running VM block devices of the host, to be named when a container is created: all of them, or none.
+    pub async fn attach_devices(&self, devices: HostDevices) -> Result<Vec<BlockDevice>, DeviceError> {
+        devices::attach(self, devices).await
+    }
+
+    /// Takes block devices away from the VM, once what their container wrote has reached them. It is deleted.
+    pub async fn detach_devices(&self, devices: &[BlockDevice]) -> Result<(), DetachError> {
+        devices::detach(self, devices).await
+    }
+
+    /// Shares volumes with the guest, to be named when a container is created. Only if the launch said that files would be
+    /// shared.
+    pub async fn share(&self, volumes: Volumes) -> Result<(), VolumeError> {
+        volumes::add(self.pid(), volumes).await.map_err(VolumeError::Add)
+    }
+
+    /// Has the guest's programs that watch volumes, which are shared, hear of what the host does to them.
+    pub fn watch_volumes(&self, volumes: Watchable) -> Watching {
+        volumes.watch(self.pid(), self.agent())
+    }
+
+    /// Takes volumes away from the guest. Their containers are deleted.
+    pub async fn unshare(&self, names: &[String]) -> Result<(), VolumeError> {
+        let release = ReleaseVolumesRequest { names: names.to_vec(), ..Default::default() };
+        let released = self.agent().release_volumes(with_duration(VOLUMES_WITHIN), &release).await;
+        released.map_err(|error| VolumeError::Agent(Box::new(error)))?;
+        volumes::remove(self.pid(), names.to_vec()).await.map_err(VolumeError::Remove)
+    }
+
+    /// Connects the guest's network cards to the interfaces of the VMM's network namespace and gives the guest their
+    /// names, addresses and routes; once, and follows what changes there. With an interface, what is dialled in that
+    /// namespace at its own addresses reaches the guest. `host_asks` says whether a name server of the host is in that
+    /// namespace too (Docker's), which asks others from there.
+    pub async fn connect_network(&self, host_asks: bool) -> Result<(), NetworkError> {
         let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).map_err(NetworkError::Namespace)?;
-        let Some(wire) = network::connect(namespace).await? else { return Ok(()) };
-        let connected_us = began.elapsed().as_micros();
-        let mut attachments = Attachments::default();
-        let request = Request::AttachNetwork { tap: attachments.attach(&wire.tap) };
-        self.ask(&request, &attachments, &Reply::Attached).await.map_err(NetworkError::Vmm)?;
-        let configured = self.agent.client.configure_network(with_duration(NETWORK_WITHIN), &wire.interface).await;
-        let refused = |source| NetworkError::Agent { interface: wire.interface.name.clone(), source: Box::new(source) };
-        configured.map_err(refused)?;
-        let configured_us = began.elapsed().as_micros();
-        tracing::info!(interface = wire.interface.name, connected_us, configured_us, "network");
+        let connection = crate::network::connect(namespace, network::guest(self), host_asks).await?;
+        *self.network.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         Ok(())
+    }
+
+    /// Has processes of the guest that connect to the likenesses of sockets, whose container was created with them, talk
+    /// to the sockets' listeners.
+    pub fn serve_sockets(&self, sockets: HostSockets) -> ServedSockets {
+        sockets.serve(&sockets::guest(self))
     }
 
     /// Has the VMM change the running machine.
     async fn ask(&self, request: &Request, attachments: &Attachments<'_>, wanted: &Reply) -> Result<(), VmmError> {
-        let reply = self.process.ask(request, attachments, VMM_WITHIN).await?;
-        if reply == *wanted { Ok(()) } else { Err(VmmError::Unexpected) }
+        ask(&self.process, request, attachments, wanted).await
     }
 
     /// Begins to export a writable layer, unless it is of the `known` generation; 0 for none.
@@ -200,4 +234,15 @@ impl Vm {
     pub async fn shutdown(self) -> Arc<Exit> {
         self.process.stop().await
     }
+}
+
+/// Has a VMM change its running machine.
+async fn ask(
+    process: &Process,
+    request: &Request,
+    attachments: &Attachments<'_>,
+    wanted: &Reply,
+) -> Result<(), VmmError> {
+    let reply = process.ask(request, attachments, VMM_WITHIN).await?;
+    if reply == *wanted { Ok(()) } else { Err(VmmError::Unexpected) }
 }

@@ -4,6 +4,6 @@ mod control;
 mod exit;
 mod process;
 
-pub(crate) use control::{Answer, VmmError};
+pub(crate) use control::{Answer, VmmError, pollable};
 pub use exit::{Exit, ExitReason, Exited};
 pub(crate) use process::{Logs, Process, SpawnError};

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
-use devices::{DeviceError, DeviceSet};
+use devices::{DeviceError, DeviceSet, layout};
 use vmm_api::{FailureKind, MemoryExtent};
 
 use crate::arch::{StateError, VcpuState, VmState};
+use crate::kvm::KvmError;
 use crate::machine::Running;
 use crate::memory::{self, PageMap};
 use crate::outcome::Outcome;
@@ -38,6 +39,9 @@ pub enum CaptureError {
     /// A device did not stop or can't be saved.
     #[error("a device can't be saved")]
     Device(#[from] DeviceError),
+    /// An interrupt may be under way.
+    #[error("the interrupts can't be settled")]
+    Interrupts(#[source] KvmError),
     /// Processor state can't be read.
     #[error("processor state can't be saved")]
     Processor(#[from] StateError),
@@ -54,7 +58,7 @@ impl CaptureError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Connected { .. } | Self::Ended { .. } | Self::Device(_) => FailureKind::Invalid,
-            Self::Processor(_) => FailureKind::Kvm,
+            Self::Interrupts(_) | Self::Processor(_) => FailureKind::Kvm,
             Self::Stop(_) | Self::Memory(_) | Self::State(_) => FailureKind::Io,
         }
     }
@@ -93,6 +97,10 @@ pub fn capture(machine: Running, state: &mut File, memory: &mut File) -> Result<
     let open = devices.open_connections();
     if open > 0 {
         return Err(CaptureError::Connected { open });
+    }
+    // Raised by a device and not yet noted by the interrupt controller, it would be in neither's state.
+    for (gsi, event) in devices.interrupts().chain([(layout::CONSOLE_GSI, ports.console().interrupt())]) {
+        vm.disconnect_interrupt(gsi, event).map_err(CaptureError::Interrupts)?;
     }
     let states = vcpus.iter().map(|vcpu| VcpuState::save(&kvm, vcpu)).collect::<Result<_, _>>()?;
     let saved = MachineState {

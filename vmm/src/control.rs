@@ -42,8 +42,10 @@ fn start(control: &ControlSocket, stopwatch: Stopwatch) -> Result<Running, Outco
             Request::Shutdown => return Err(stop(control)),
             Request::Connect { .. }
             | Request::AttachDisks { .. }
+            | Request::AttachDevice { .. }
             | Request::DetachUpper { .. }
             | Request::AttachNetwork { .. }
+            | Request::DetachNetwork { .. }
             | Request::Capture { .. } => {
                 reply(control, &invalid("no VM was started yet"))?;
                 continue;
@@ -53,7 +55,7 @@ fn start(control: &ControlSocket, stopwatch: Stopwatch) -> Result<Running, Outco
             Ok(machine) => {
                 reply(control, &Reply::Running(machine.timeline))?;
                 // The caller has its answer: what is left to do costs the start no time.
-                seccomp::restrict_or_end(Role::Control);
+                seccomp::confine_or_end(Role::Control);
                 Ok(machine)
             }
             Err(error) => Err(start_failed(control, &error)),
@@ -86,16 +88,26 @@ fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
             (Request::AttachDisks { disks, upper_start }, Some(machine)) => {
                 attach(machine, &disks, upper_start, &mut fds)
             }
+            (Request::AttachDevice { device, length, read_only, start }, Some(machine)) => match fds.take(device) {
+                Ok(device) => attach_device(machine, start, device.into(), length, !read_only),
+                Err(error) => failed(FailureKind::Invalid, &error),
+            },
             (Request::DetachUpper { start }, Some(machine)) => match machine.devices.detach(start) {
                 Ok(()) => Reply::Detached,
                 Err(error) => failed(FailureKind::Invalid, &error),
             },
-            (Request::AttachNetwork { tap }, Some(machine)) => attach_network(machine, tap, &mut fds),
+            (Request::AttachNetwork { card, tap }, Some(machine)) => attach_network(machine, card, tap, &mut fds),
+            (Request::DetachNetwork { card }, Some(machine)) => match machine.devices.detach_network(card.into()) {
+                Ok(()) => Reply::Detached,
+                Err(error) => failed(FailureKind::Invalid, &error),
+            },
             (
                 Request::Connect { .. }
                 | Request::AttachDisks { .. }
+                | Request::AttachDevice { .. }
                 | Request::DetachUpper { .. }
-                | Request::AttachNetwork { .. },
+                | Request::AttachNetwork { .. }
+                | Request::DetachNetwork { .. },
                 None,
             ) => invalid(CAPTURED),
         };
@@ -147,12 +159,19 @@ fn attach(machine: &Running, disks: &Disks, upper_start: u64, fds: &mut Packet<(
     }
 }
 
-fn attach_network(machine: &Running, tap: Fd, fds: &mut Packet<()>) -> Reply {
+fn attach_device(machine: &Running, start: u64, device: File, length: u64, writable: bool) -> Reply {
+    match machine.devices.attach_device(start, device, length, writable) {
+        Ok(()) => Reply::Attached,
+        Err(error) => failed(FailureKind::Invalid, &error),
+    }
+}
+
+fn attach_network(machine: &Running, card: u8, tap: Fd, fds: &mut Packet<()>) -> Reply {
     let tap = match fds.take(tap) {
         Ok(tap) => File::from(tap),
         Err(error) => return failed(FailureKind::Invalid, &error),
     };
-    match machine.devices.attach_network(tap) {
+    match machine.attach_network(card.into(), tap) {
         Ok(()) => Reply::Attached,
         Err(error) => failed(FailureKind::Invalid, &error),
     }

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use devices::{Backings, Console, DeviceError, DeviceSet, layout};
+use devices::{Backings, Console, DeviceError, DeviceSet, FileServer, Window, layout};
 use kvm_ioctls::VcpuFd;
 use vmm_api::{ControlError, Disks, FailureKind, Host, Network, Packet, Shape, Timeline};
 
 use crate::arch::{self, KernelError, Ports, StateError};
-use crate::jail::{self, JailError};
+use crate::jail::{self, FileAccess, JailError};
 use crate::kvm::{Kvm, KvmError, Vm};
 use crate::memory::{self, ExtentError, Extents, GuestRam, MemoryError};
 use crate::seccomp::{self, Role};
@@ -61,6 +61,9 @@ pub enum StartError {
     /// The kernel.
     #[error("the kernel can't be loaded")]
     Kernel(#[from] KernelError),
+    /// The server of files.
+    #[error("files can't be served")]
+    Files(#[source] io::Error),
     /// A vCPU thread.
     #[error("a vCPU thread can't be started")]
     Thread(#[source] io::Error),
@@ -76,12 +79,18 @@ impl StartError {
                 FailureKind::BadBake
             }
             Self::Kernel(_) => FailureKind::BadKernel,
-            Self::Jail(_) | Self::Memory(_) | Self::MemoryFile(_) | Self::Device(_) | Self::Thread(_) => {
-                FailureKind::Io
-            }
+            Self::Jail(_)
+            | Self::Memory(_)
+            | Self::MemoryFile(_)
+            | Self::Device(_)
+            | Self::Files(_)
+            | Self::Thread(_) => FailureKind::Io,
         }
     }
 }
+
+/// Open files that the process needs for itself: disks, connections, events.
+const RESERVED_FILES: u64 = 1024;
 
 /// Takes the disks' files out of a request.
 pub fn backings(disks: &Disks, fds: &mut Packet<()>) -> Result<Backings, ControlError> {
@@ -93,7 +102,7 @@ pub fn backings(disks: &Disks, fds: &mut Packet<()>) -> Result<Backings, Control
         Some(upper) => Some((File::from(fds.take(upper.file)?), upper.length)),
         None => None,
     };
-    Ok(Backings { layers, upper })
+    Ok(Backings { layers, upper, files: None })
 }
 
 /// Phase one: everything that was asked for is at hand, the process is confined.
@@ -127,8 +136,12 @@ impl Opened {
         };
         let console = File::from(fds.take(host.console)?);
         let kvm = Kvm::open(fds.take(host.kvm)?)?;
-        let backings = backings(disks, fds)?;
-        jail::lock_down(network)?;
+        let mut backings = backings(disks, fds)?;
+        let access = jail::lock_down(network, host.serves_files)?;
+        if let Some(FileAccess { open_files, limit }) = access {
+            let limit = limit.saturating_sub(RESERVED_FILES);
+            backings.files = Some(FileServer::new("/", open_files.into(), limit).map_err(StartError::Files)?);
+        }
         let mut opened = Self { kvm, shape, console, backings, stopwatch };
         opened.stopwatch.timeline.opened_us = opened.stopwatch.elapsed_us();
         Ok(opened)
@@ -161,10 +174,11 @@ impl Opened {
 
     fn map(mut self, ram: GuestRam) -> Result<Mapped, StartError> {
         let mut vm = self.kvm.create_vm()?;
-        vm.map_memory(&ram)?;
+        let window = Window::default();
+        vm.map_memory(&ram, &window)?;
         let vcpus = arch::create_vcpus(&vm, self.shape.vcpus)?;
         self.stopwatch.timeline.mapped_us = self.stopwatch.elapsed_us();
-        Ok(Mapped { opened: self, vm, ram, vcpus })
+        Ok(Mapped { opened: self, vm, ram, window, vcpus })
     }
 }
 
@@ -176,6 +190,8 @@ pub struct Mapped {
     pub vm: Vm,
     /// Its memory.
     pub ram: GuestRam,
+    /// Its devices' registers.
+    window: Window,
     /// Its vCPUs.
     pub vcpus: Vec<VcpuFd>,
 }
@@ -190,17 +206,18 @@ impl Mapped {
     /// their final state: an interrupt that a device raises would otherwise be lost.
     pub fn wire<F>(self, make: F) -> Result<Wired, StartError>
     where
-        F: FnOnce(GuestRam, Backings, File) -> Result<(DeviceSet, Console), DeviceError>,
+        F: FnOnce(GuestRam, &Window, Backings, File) -> Result<(DeviceSet, Console), DeviceError>,
     {
-        let Self { opened, vm, ram, vcpus } = self;
+        let Self { opened, vm, ram, window, vcpus } = self;
         let Opened { kvm, shape, console, backings, mut stopwatch } = opened;
-        let (devices, console) = make(ram.clone(), backings, console)?;
+        let (devices, console) = make(ram.clone(), &window, backings, console)?;
         vm.connect_interrupt(layout::CONSOLE_GSI, console.interrupt())?;
-        for (gsi, event) in devices.interrupts() {
-            vm.connect_interrupt(gsi, event)?;
+        for slot in devices.slots_at_start() {
+            connect(&vm, &devices, slot)?;
         }
-        for (address, value, event) in devices.notifiers().chain(devices.idle_writes()) {
-            vm.connect_notifier(address, value, event)?;
+        for slot in devices.quiet_slots() {
+            let (gsi, event) = devices.interrupt(slot);
+            vm.connect_interrupt(gsi, event)?;
         }
         stopwatch.timeline.wired_us = stopwatch.elapsed_us();
         Ok(Wired { kvm, vm, ram, vcpus, devices, ports: Ports::new(console), shape, stopwatch })
@@ -224,12 +241,22 @@ impl Wired {
     /// Lets devices and vCPUs go.
     pub fn run(self) -> Result<Running, StartError> {
         let Self { kvm, vm, ram, vcpus, devices, ports, shape, mut stopwatch } = self;
-        devices.start(|| seccomp::restrict_or_end(Role::Worker))?;
+        devices.start(|| seccomp::confine_or_end(Role::Worker), || seccomp::confine_or_end(Role::Files))?;
         let (devices, ports) = (Arc::new(devices), Arc::new(ports));
         let vcpus = Vcpus::start(vcpus, Arc::clone(&devices), Arc::clone(&ports)).map_err(StartError::Thread)?;
         stopwatch.timeline.running_us = stopwatch.elapsed_us();
         Ok(Running { kvm, vm, ram, vcpus, devices, ports, shape, timeline: stopwatch.timeline })
     }
+}
+
+/// Connects the events of a slot.
+fn connect(vm: &Vm, devices: &DeviceSet, slot: usize) -> Result<(), KvmError> {
+    let (gsi, event) = devices.interrupt(slot);
+    vm.connect_interrupt(gsi, event)?;
+    for (address, value, event) in devices.notifiers(slot).chain([devices.idle_write(slot)]) {
+        vm.connect_notifier(address, value, event)?;
+    }
+    Ok(())
 }
 
 /// Phase four: the guest runs.
@@ -251,4 +278,25 @@ pub struct Running {
     pub shape: Shape,
     /// How long the start took.
     pub timeline: Timeline,
+}
+
+impl Running {
+    /// Connects a network card to a tap device.
+    pub fn attach_network(&self, card: usize, tap: File) -> Result<(), AttachError> {
+        if let Some(slot) = self.devices.slot_to_connect(card) {
+            connect(&self.vm, &self.devices, slot).map_err(AttachError::Connect)?;
+        }
+        self.devices.attach_network(card, tap).map_err(AttachError::Device)
+    }
+}
+
+/// A network card can't be connected.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Its events.
+    #[error("the network card's events can't be connected")]
+    Connect(#[source] KvmError),
+    /// The card.
+    #[error(transparent)]
+    Device(DeviceError),
 }

@@ -23,5 +23,7 @@ pub fn restore(request: Restore, fds: &mut Packet<()>, stopwatch: Stopwatch) -> 
     for (state, vcpu) in vcpus.iter().zip(&mapped.vcpus) {
         state.arm_timer(vcpu)?;
     }
-    mapped.wire(|ram, backings, out| Ok((DeviceSet::restore(devices, ram, backings)?, Console::restore(console, out)?)))
+    mapped.wire(|ram, window, backings, out| {
+        Ok((DeviceSet::restore(devices, ram, window, backings)?, Console::restore(console, out)?))
+    })
 }

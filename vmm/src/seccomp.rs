@@ -5,7 +5,8 @@
 
 use seccompiler::{BpfProgramRef, apply_filter};
 
-use crate::outcome::Outcome;
+use crate::jail;
+use crate::outcome::{Outcome, chain};
 
 include!(concat!(env!("OUT_DIR"), "/seccomp.rs"));
 
@@ -16,6 +17,8 @@ pub enum Role {
     Control,
     /// A thread that serves devices.
     Worker,
+    /// The thread that serves files.
+    Files,
     /// A vCPU's thread.
     Vcpu,
 }
@@ -25,6 +28,7 @@ impl Role {
         match self {
             Self::Control => CONTROL,
             Self::Worker => WORKER,
+            Self::Files => FILES,
             Self::Vcpu => VCPU,
         }
     }
@@ -44,8 +48,13 @@ pub fn restrict(role: Role) -> Result<(), seccompiler::Error> {
     apply_filter(&program)
 }
 
-/// [`restrict`] for a thread that must not go on without: the process ends if it fails.
-pub fn restrict_or_end(role: Role) {
+/// Takes a thread's rights and system calls but for those of its role. It must not go on without: the process ends if
+/// that fails.
+pub fn confine_or_end(role: Role) {
+    let rights = if role == Role::Files { jail::keep_file_rights() } else { jail::keep_no_rights() };
+    if let Err(error) = rights {
+        Outcome::Internal(format!("a thread can't be confined: {}", chain(&error))).end_process();
+    }
     if let Err(error) = restrict(role) {
         Outcome::Internal(format!("a thread's system calls can't be restricted: {error}")).end_process();
     }
@@ -60,7 +69,7 @@ mod tests {
     use super::*;
 
     const CHILD: &str = "SECCOMP_TEST_CHILD";
-    const ROLES: [Role; 3] = [Role::Control, Role::Worker, Role::Vcpu];
+    const ROLES: [Role; 4] = [Role::Control, Role::Worker, Role::Vcpu, Role::Files];
 
     /// In a process of its own, which is this test again: takes a role and does something in it.
     fn child(role: usize, act: &str) -> ExitStatus {
@@ -75,6 +84,10 @@ mod tests {
         match act {
             "socket" => drop(UnixStream::pair()),
             "open" => drop(std::fs::File::open("/")),
+            "rights" => {
+                let _known = rustix::thread::capability_is_in_bounding_set(rustix::thread::CapabilitySet::FSETID);
+                let _known = rustix::thread::capability_is_in_ambient_set(rustix::thread::CapabilitySet::FSETID);
+            }
             "exec" => drop(Command::new("/bin/true").spawn()),
             "signal" => drop(rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::CONT)),
             "work" => {
@@ -89,7 +102,7 @@ mod tests {
     #[test]
     fn only_threads_of_this_process_can_be_signalled() {
         let stand_ins = |role: Role| role.program().iter().filter(|instruction| instruction.k == OWN_PROCESS).count();
-        assert_eq!(ROLES.map(stand_ins), [1, 0, 0]);
+        assert_eq!(ROLES.map(stand_ins), [1, 0, 0, 0]);
     }
 
     #[test]
@@ -99,7 +112,12 @@ mod tests {
         }
         for (index, role) in ROLES.into_iter().enumerate() {
             assert_eq!(child(index, "work").code(), Some(0), "{role:?} can't even work");
-            for act in ["socket", "open", "signal", "exec"] {
+            for act in ["socket", "open", "signal", "exec", "rights"] {
+                // The server of files opens them, and looks at its rights before it drops one for a moment.
+                if role == Role::Files && ["open", "rights"].contains(&act) {
+                    assert_eq!(child(index, act).code(), Some(0), "{role:?}: {act}");
+                    continue;
+                }
                 assert_eq!(child(index, act).signal(), Some(libc::SIGSYS), "{role:?}: {act}");
             }
         }

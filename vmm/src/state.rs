@@ -12,7 +12,7 @@ use crate::arch::{StateError, VcpuState, VmState};
 
 const MAGIC: [u8; 8] = *b"SMSTATE\0";
 /// Any change of what is saved is a new version; there is no reading of old ones: a bake is made anew instead.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 const HEADER_BYTES: usize = 12;
 /// Far above what 64 vCPUs and all devices take.
 const MAX_BYTES: u64 = 16 << 20;
@@ -120,7 +120,7 @@ impl MachineState {
 
 #[cfg(test)]
 mod tests {
-    use devices::{Backings, Console, DeviceSet};
+    use devices::{Backings, Console, DeviceSet, Window};
     use proptest::prelude::*;
 
     use super::*;
@@ -129,7 +129,7 @@ mod tests {
 
     fn state() -> MachineState {
         let ram = crate::memory::reserve(&crate::arch::ram_ranges(SHAPE.memory_bytes)).unwrap();
-        let devices = DeviceSet::new(ram, Backings::default()).unwrap();
+        let devices = DeviceSet::new(ram, &Window::default(), Backings::default()).unwrap();
         devices.quiesce().unwrap();
         MachineState {
             memory_bytes: SHAPE.memory_bytes,

@@ -1,4 +1,4 @@
-//! Benchmarks: our starts, or networks, against runc's, in one boot of one host.
+//! Benchmarks: our starts, networks or volumes against runc's, in one boot of one host.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -34,6 +34,8 @@ enum What {
     Starts,
     /// Streams and round trips through a bridge, and what a network adds to a start.
     Network,
+    /// Reading from a volume, unpacking onto one and onto the writable layer, and what a volume adds to a start.
+    Volumes,
 }
 
 /// What the host's clock counts.
@@ -87,6 +89,7 @@ impl What {
         match self {
             Self::Starts => "bench.sh",
             Self::Network => "network.sh",
+            Self::Volumes => "volumes.sh",
         }
     }
 
@@ -94,6 +97,7 @@ impl What {
         match self {
             Self::Starts => "",
             Self::Network => " --what network",
+            Self::Volumes => " --what volumes",
         }
     }
 }

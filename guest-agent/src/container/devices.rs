@@ -3,12 +3,12 @@
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use mount_tree::{attach, copy_tree};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chmodat, chownat, makedev, mknodat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use super::error::{SetupError, Step};
-use super::mounts::{attach, copy_tree};
 use super::root::{Root, Shape, split};
 
 /// Character devices every container has (OCI runtime spec, config-linux, "Default Devices"): path, major and minor
@@ -133,7 +133,16 @@ fn make(root: &Root, node: &Node) -> Result<(), SetupError> {
 }
 
 fn bind(root: &Root, node: &Node) -> Result<(), SetupError> {
-    let tree = copy_tree(&node.path, false).on("open device", &node.path)?;
+    let source = of_guest(node);
+    let tree = copy_tree(&source, false).on("open device", &source)?;
     let point = root.mount_point(&node.path, Shape::File).on("make mount point", &node.path)?;
     attach(tree.as_fd(), point.as_fd()).on("bind device", &node.path)
+}
+
+/// Where the guest itself has a device: block devices under the kernel's names, others where everybody has them.
+fn of_guest(node: &Node) -> PathBuf {
+    let by_number = format!("/sys/dev/block/{}:{}", node.major, node.minor);
+    let known = std::fs::read_link(by_number).ok().filter(|_| node.kind == FileType::BlockDevice);
+    let name = known.as_deref().and_then(Path::file_name);
+    name.map_or_else(|| node.path.clone(), |name| Path::new("/dev").join(name))
 }

@@ -3,12 +3,11 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use mount_tree::{MountAttributes, attach, copy_tree, set_mount_attributes};
 use serde::{Deserialize, Serialize};
 
 use super::error::{SetupError, Step};
-use super::mounts::{attach, copy_tree};
 use super::root::{Root, Shape};
-use crate::sys::{MountAttributes, set_mount_attributes};
 
 /// A file kept outside the container's root, to be bound over a path in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,12 +4,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use mount_tree::{MountAttributes, attach, copy_tree, set_mount_attributes};
 use oci_spec::runtime::Mount;
-use rustix::fs::{CWD, FileType, OFlags, StatVfsMountFlags};
+use rustix::fs::{FileType, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
 use super::copy_up::copy_contents;
@@ -17,7 +17,6 @@ use super::error::{SetupError, Step};
 use super::options::MountOptions;
 use super::proc_mounts;
 use super::root::{Root, Shape};
-use crate::sys::{MountAttributes, set_mount_attributes};
 
 /// What mounting needs to know about the container besides the list.
 pub(crate) struct MountContext<'a> {
@@ -78,21 +77,6 @@ pub(crate) fn finish(root: &Root, mounts: &[Mount]) -> Result<(), SetupError> {
 /// Whether the list puts something of the guest's on `/dev`: then the container gets no devices of its own there.
 pub(crate) fn binds_dev(mounts: &[Mount]) -> bool {
     mounts.iter().any(|mount| is_dev(mount) && MountOptions::parse(words(mount)).binds())
-}
-
-/// A detached copy of what is mounted at `source` of the current root.
-pub(crate) fn copy_tree(source: &Path, recursive: bool) -> std::io::Result<OwnedFd> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    Ok(open_tree(CWD, source, flags)?)
-}
-
-/// Attaches a detached mount on top of an open directory or file.
-pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> std::io::Result<()> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(move_mount(mount, "", target, "", flags)?)
 }
 
 /// A new, detached instance of a file system.

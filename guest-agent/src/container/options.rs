@@ -2,7 +2,7 @@
 
 use std::ffi::c_ulong;
 
-use crate::sys::MountAttributes;
+use mount_tree::MountAttributes;
 
 /// The options of one mount, sorted by who interprets them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -144,7 +144,7 @@ impl MountOptions {
             self.copies_up = true;
         } else if word == "idmap" || word == "ridmap" {
             self.maps_ids = Some(word.to_owned());
-        } else if !self.recursive_attributes.add(word) {
+        } else if !add_recursive(&mut self.recursive_attributes, word) {
             let option = word.split_once('=').map_or((word, None), |(key, value)| (key, Some(value.to_owned())));
             self.data.push((option.0.to_owned(), option.1));
         }
@@ -210,22 +210,21 @@ impl MountOptions {
     }
 }
 
-impl MountAttributes {
-    /// Takes in a word that is about a whole tree; whether it is one.
-    fn add(&mut self, word: &str) -> bool {
-        if let Some((_, attribute, sets)) = RECURSIVE.iter().find(|(name, ..)| *name == word) {
-            let (to, from) = if *sets { (&mut self.set, &mut self.clear) } else { (&mut self.clear, &mut self.set) };
-            *to |= attribute;
-            *from &= !attribute;
-            return true;
-        }
-        if let Some((_, mode)) = RECURSIVE_ACCESS_TIMES.iter().find(|(name, _)| *name == word) {
-            self.set = self.set & !libc::MOUNT_ATTR__ATIME | mode;
-            self.clear |= libc::MOUNT_ATTR__ATIME;
-            return true;
-        }
-        false
+/// Takes in a word that is about a whole tree; whether it is one.
+fn add_recursive(attributes: &mut MountAttributes, word: &str) -> bool {
+    if let Some((_, attribute, sets)) = RECURSIVE.iter().find(|(name, ..)| *name == word) {
+        let MountAttributes { set, clear, .. } = attributes;
+        let (to, from) = if *sets { (set, clear) } else { (clear, set) };
+        *to |= attribute;
+        *from &= !attribute;
+        return true;
     }
+    if let Some((_, mode)) = RECURSIVE_ACCESS_TIMES.iter().find(|(name, _)| *name == word) {
+        attributes.set = attributes.set & !libc::MOUNT_ATTR__ATIME | mode;
+        attributes.clear |= libc::MOUNT_ATTR__ATIME;
+        return true;
+    }
+    false
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::ffi::c_ulong;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use mount_tree::{MountAttributes, attach, copy_tree, set_mount_attributes};
 use oci_spec::runtime::Spec;
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -12,11 +13,10 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use super::devices;
 use super::error::{SetupError, Step};
 use super::files::{self, InjectedFile};
-use super::mounts::{self, MountContext, attach, copy_tree, mount_all, new_filesystem};
+use super::mounts::{self, MountContext, mount_all, new_filesystem};
 use super::options::MountOptions;
 use super::root::Root;
 use super::terminal::{Terminal, TerminalSize};
-use crate::sys::{MountAttributes, set_mount_attributes};
 
 /// What the spec doesn't say about a container.
 pub(crate) struct Surroundings<'a> {

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::capabilities::CapabilityPlan;
 use super::error::SetupError;
+use super::host_devices::{HostDevice, renumber};
 use super::namespaces::Namespaces;
 use super::scheduling::SchedulingPlan;
 use super::sysctl::{self, Keeper};
@@ -43,9 +44,10 @@ const LINUX_32: i32 = 8;
 
 impl ContainerPlan {
     /// Reads and checks a spec. Names of host security modules (AppArmor profiles, SELinux labels) mean nothing in the
-    /// guest, whose kernel has neither, and are passed over.
-    pub(crate) fn parse(json: &[u8]) -> Result<Self, SetupError> {
-        let spec: Spec = read(json, "")?;
+    /// guest, whose kernel has neither, and are passed over. `devices` are the host's that it has.
+    pub(crate) fn parse(json: &[u8], devices: &[HostDevice]) -> Result<Self, SetupError> {
+        let mut spec: Spec = read(json, "")?;
+        renumber(&mut spec, devices);
         let Some(linux) = spec.linux() else {
             return Err(SetupError::spec("linux", "is missing"));
         };

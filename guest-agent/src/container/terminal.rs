@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use mount_tree::{attach, copy_tree};
 use oci_spec::runtime::Process;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::pty::OpenptFlags;
@@ -10,7 +11,6 @@ use rustix::termios::Winsize;
 use serde::{Deserialize, Serialize};
 
 use super::error::{SetupError, Step};
-use super::mounts::{attach, copy_tree};
 use super::root::{Root, Shape};
 
 /// `f_type` of a devpts file system (`linux/magic.h`).

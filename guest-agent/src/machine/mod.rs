@@ -1,40 +1,57 @@
 //! The virtual machine as the agent's guest: its clock, its randomness, its disks, its network.
 
+mod devices;
 mod disk;
 mod layers;
 mod network;
+mod notices;
 mod rootfs;
 mod upper;
 mod uppers;
+mod volumes;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use agent_proto::{ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest, RootFilesystem};
+use agent_proto::{
+    BlockDevice, Change, ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest,
+    RootFilesystem,
+};
 use async_trait::async_trait;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::thread::ClockId;
 use rustix::time::{Timespec, clock_settime};
 
+use crate::container::HostDevice;
 use crate::guest::Guest;
 use crate::refusal::{Kind, Refusal};
 use crate::sys::{SEED_BYTES, credit_entropy};
 use layers::Layers;
 pub(crate) use network::{Network, set_apart};
+use notices::Notices;
 use uppers::Uppers;
+use volumes::Volumes;
 
 /// The machine the agent is process 1 of.
 #[derive(Debug)]
 pub(crate) struct VirtualMachine {
     layers: tokio::sync::Mutex<Layers>,
     uppers: Uppers,
+    volumes: Volumes,
+    notices: Notices,
     network: Network,
 }
 
 impl VirtualMachine {
     /// A machine with this network.
     pub(crate) fn new(network: Network) -> Self {
-        Self { layers: tokio::sync::Mutex::default(), uppers: Uppers::default(), network }
+        Self {
+            layers: tokio::sync::Mutex::default(),
+            uppers: Uppers::default(),
+            volumes: Volumes::default(),
+            notices: Notices::default(),
+            network,
+        }
     }
 }
 
@@ -70,6 +87,10 @@ impl Guest for VirtualMachine {
         Ok(self.network.configure(request).await?)
     }
 
+    async fn remove_interface(&self, card: u32) -> Result<(), Refusal> {
+        Ok(self.network.remove(card).await?)
+    }
+
     fn network(&self) -> Option<PathBuf> {
         self.network.namespace()
     }
@@ -80,6 +101,10 @@ impl Guest for VirtualMachine {
         rootfs: &RootFilesystem,
         content: Option<OwnedFd>,
     ) -> Result<PathBuf, Refusal> {
+        if !rootfs.volume.is_empty() {
+            self.volumes.mount().await?;
+            return Ok(rootfs::adopt(container, &rootfs.volume)?);
+        }
         Ok(rootfs::assemble(&self.layers, &self.uppers, container, rootfs, content).await?)
     }
 
@@ -89,6 +114,25 @@ impl Guest for VirtualMachine {
 
     async fn export(&self, request: &ExportUpperRequest, archive: OwnedFd) -> Result<ExportUpperResponse, Refusal> {
         Ok(upper::export(&self.uppers, request, archive).await?)
+    }
+
+    async fn mount_volumes(&self) -> Result<(), Refusal> {
+        Ok(self.volumes.mount().await?)
+    }
+
+    async fn notice(&self, changes: Vec<Change>) -> Result<(), Refusal> {
+        let told = self.notices.tell(changes).await;
+        told.map_err(|error| Refusal::new(Kind::Internal, format!("tell of changes: {error}")))
+    }
+
+    async fn release_volumes(&self, names: &[String]) -> Result<(), Refusal> {
+        let released = self.notices.release(names.to_vec()).await;
+        released.map_err(|error| Refusal::new(Kind::Internal, format!("close what was told of: {error}")))?;
+        Ok(volumes::release(names)?)
+    }
+
+    async fn attach_devices(&self, devices: &[BlockDevice]) -> Result<Vec<HostDevice>, Refusal> {
+        Ok(devices::attach(&self.uppers, devices).await?)
     }
 
     async fn release(&self, offset_bytes: u64) -> Result<(), Refusal> {

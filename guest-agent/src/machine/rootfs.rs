@@ -4,7 +4,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use agent_proto::RootFilesystem;
+use agent_proto::{RootFilesystem, VOLUMES};
+use mount_tree::{attach, copy_tree};
 use rustix::mount::{UnmountFlags, unmount};
 use tokio::sync::Mutex;
 
@@ -13,7 +14,7 @@ use super::layers::Layers;
 use super::upper;
 use super::uppers::Uppers;
 use crate::archive::ArchiveError;
-use crate::container::{attach, new_filesystem};
+use crate::container::new_filesystem;
 use crate::refusal::{Kind, Refusal};
 
 /// A root file system that can't be assembled or taken apart.
@@ -23,13 +24,18 @@ pub(crate) enum RootfsError {
     NoLayers,
     #[error("rootfs.layers[{index}]: {length} bytes at {offset} is no run of whole sectors")]
     BadExtent { index: usize, offset: u64, length: u64 },
-    #[error("rootfs.upper_directory, rootfs.work_directory: {name:?} is no plain name")]
+    #[error("rootfs.upper_directory, rootfs.work_directory, rootfs.volume: {name:?} is no plain name")]
     BadDirectory { name: String },
     #[error("rootfs.layers: one machine can hold {} layers", crate::sys::MAX_PARTITIONS)]
     TooManyLayers,
     #[error("rootfs.upper_offset_bytes: that part of the upper disk is in use by another container")]
     UpperInUse,
-    #[error("rootfs.writable: one machine can hold {} writable layers at a time", crate::sys::MAX_PARTITIONS)]
+    #[error("block_devices[{index}]: {length} bytes at {offset} is no run of whole sectors")]
+    BadDevice { index: usize, offset: u64, length: u64 },
+    #[error(
+        "rootfs.writable, block_devices: one machine can hold {} writable layers and block devices at a time",
+        crate::sys::MAX_PARTITIONS
+    )]
     TooManyUppers,
     #[error("something still uses {}", device.display())]
     UpperHeld { device: PathBuf },
@@ -53,9 +59,10 @@ pub(crate) enum RootfsError {
 impl From<RootfsError> for Refusal {
     fn from(error: RootfsError) -> Self {
         let kind = match &error {
-            RootfsError::NoLayers | RootfsError::BadExtent { .. } | RootfsError::BadDirectory { .. } => {
-                Kind::InvalidArgument
-            }
+            RootfsError::NoLayers
+            | RootfsError::BadExtent { .. }
+            | RootfsError::BadDevice { .. }
+            | RootfsError::BadDirectory { .. } => Kind::InvalidArgument,
             RootfsError::TooManyLayers | RootfsError::TooManyUppers => Kind::ResourceExhausted,
             RootfsError::UpperInUse | RootfsError::UpperInhabited | RootfsError::Disk(DiskError::Missing { .. }) => {
                 Kind::FailedPrecondition
@@ -70,6 +77,16 @@ impl From<RootfsError> for Refusal {
 const DIRECTORY: &str = "/run/supermachine/containers";
 /// What a writable layer lies over if there is nothing else.
 const EMPTY: &str = "/run/supermachine/empty";
+
+/// Makes a directory that the host serves the root of `container` and answers where it is.
+pub(crate) fn adopt(container: &str, volume: &str) -> Result<PathBuf, RootfsError> {
+    check_name(volume)?;
+    let source = Path::new(VOLUMES).join(volume);
+    let tree = copy_tree(&source, true).map_err(io("open", source))?;
+    let path = Path::new(DIRECTORY).join(container);
+    mount_at(tree.as_fd(), &path)?;
+    Ok(path)
+}
 
 /// Assembles `wanted` for `container` and answers where it is.
 pub(crate) async fn assemble(
@@ -93,7 +110,7 @@ pub(crate) async fn assemble(
     }
     let root = match lower.as_slice() {
         // Overlayfs wants two layers or a writable one.
-        [only] if !wanted.writable => crate::container::copy_tree(only, false).map_err(io("open", only))?,
+        [only] if !wanted.writable => copy_tree(only, false).map_err(io("open", only))?,
         _ => {
             // One key per layer, topmost first: no limit of a page for all of them together.
             let keys = lower.iter().rev().map(|path| ("lowerdir+".to_owned(), Some(path.display().to_string())));
@@ -122,8 +139,7 @@ fn check(wanted: &RootFilesystem) -> Result<(), RootfsError> {
     }
     for (index, layer) in wanted.layers.iter().enumerate() {
         let (offset, length) = (layer.offset_bytes, layer.length_bytes);
-        let whole = offset % 512 == 0 && length % 512 == 0 && length > 0 && offset.checked_add(length).is_some();
-        if !whole {
+        if !is_run_of_sectors(offset, length) {
             return Err(RootfsError::BadExtent { index, offset, length });
         }
     }
@@ -131,12 +147,17 @@ fn check(wanted: &RootFilesystem) -> Result<(), RootfsError> {
     names.into_iter().filter(|_| wanted.writable).try_for_each(|name| check_name(name))
 }
 
-/// A directory at the root of the upper disk is named, not led to.
+/// A directory at the root of the upper disk, or of the volumes, is named, not led to.
 pub(super) fn check_name(name: &str) -> Result<(), RootfsError> {
     if is_plain(name) { Ok(()) } else { Err(RootfsError::BadDirectory { name: name.to_owned() }) }
 }
 
-fn is_plain(name: &str) -> bool {
+/// Whether a part of a disk, in bytes, can be a partition.
+pub(super) fn is_run_of_sectors(offset: u64, length: u64) -> bool {
+    offset.is_multiple_of(512) && length.is_multiple_of(512) && length > 0 && offset.checked_add(length).is_some()
+}
+
+pub(super) fn is_plain(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name)
 }

@@ -1,4 +1,5 @@
-//! The upper disk, of which each container that writes has a part. A part holds a file system with a writable layer.
+//! The upper disk, of which each container that writes has a part, which holds a file system with a writable layer.
+//! Further parts are block devices of the host.
 
 use std::collections::BTreeMap;
 use std::fs::File;

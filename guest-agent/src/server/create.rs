@@ -1,9 +1,9 @@
 //! Making containers and processes: streams, zygote, and the new process's own report.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use agent_proto::{CreateContainerRequest, CreateProcessRequest, Stdio};
+use agent_proto::{CreateContainerRequest, CreateProcessRequest, RESOLVER, Resolver, Stdio};
 
 use super::containers::Container;
 use super::process::{Process, hear};
@@ -14,6 +14,7 @@ use crate::descriptor::Descriptor;
 use crate::guest::Guest;
 use crate::packet;
 use crate::refusal::{Kind, Refusal};
+use crate::resolver::RunningResolver;
 use crate::stdio::{HostStreams, Pipes, copy_terminal};
 use crate::zygote::{CreateOrder, JoinOrder};
 
@@ -75,16 +76,32 @@ impl<G: Guest> Server<G> {
         let id = request.container_id.as_str();
         let stdio = request.stdio.as_ref().unwrap_or_default();
         let rootfs = request.rootfs.as_ref().unwrap_or_default();
+        let volumes = async { if request.uses_volumes { self.guest.mount_volumes().await } else { Ok(()) } };
         let assemble = async {
             let content = self.claim_blocking(rootfs.upper_content).await?;
             self.guest.assemble(id, rootfs, content).await
         };
-        let (rootfs, streams) = tokio::try_join!(assemble, self.claim_streams(stdio))?;
+        let devices = self.guest.attach_devices(&request.block_devices);
+        let (rootfs, streams, (), devices) = tokio::try_join!(assemble, self.claim_streams(stdio), volumes, devices)?;
         let files = files::keep(&self.places.files.join(id), &request.files)?;
+        self.sockets.make(id, &request.sockets)?;
+        if let Some(server) = request.resolver.as_ref() {
+            self.start_resolver(id, server)?;
+        }
         let (terminal, network) = (terminal_size(stdio), self.guest.network());
-        let order = CreateOrder { container: id.to_owned(), rootfs, files, terminal, network };
+        let order = CreateOrder { container: id.to_owned(), rootfs, files, terminal, network, devices };
         let order = Order::Container { order, spec: &request.spec, cgroup: cgroup.clone() };
         self.make(order, streams, stdio.terminal).await
+    }
+
+    /// Has a container's name server answer in its network.
+    fn start_resolver(&self, container: &str, server: &Resolver) -> Result<(), Refusal> {
+        let started = RunningResolver::start(self.guest.network().as_deref(), &self.places.sockets, server);
+        let resolver = started.map_err(|error| {
+            Refusal::new(Kind::Internal, format!("be the container's name server at {RESOLVER}: {error}"))
+        })?;
+        self.resolvers.lock().unwrap_or_else(PoisonError::into_inner).insert(container.to_owned(), resolver);
+        Ok(())
     }
 
     /// Makes a process and waits until it is set up.
@@ -131,6 +148,9 @@ impl<G: Guest> Server<G> {
 
     /// Takes apart what a container's files were assembled from.
     pub(super) fn dismantle(&self, container: &str) -> Result<(), Refusal> {
+        drop(self.resolvers.lock().unwrap_or_else(PoisonError::into_inner).remove(container));
+        let removed = self.sockets.remove(container);
+        removed.map_err(|error| Refusal::new(Kind::Internal, format!("remove the container's sockets: {error}")))?;
         self.guest.dismantle(container)?;
         let directory = self.places.files.join(container);
         files::remove(&directory)

@@ -9,6 +9,7 @@ mod resources;
 mod service;
 mod signal;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -20,8 +21,11 @@ use tokio::runtime::Builder;
 use tokio::sync::Mutex;
 
 use crate::descriptor::Descriptor;
+use crate::dials;
 use crate::guest::Guest;
 use crate::reaper::Reaper;
+use crate::resolver::RunningResolver;
+use crate::sockets::HostSockets;
 use crate::streams::Streams;
 use crate::zygote::Zygote;
 use containers::Containers;
@@ -32,6 +36,10 @@ pub(crate) struct Sockets {
     pub(crate) rpc: OwnedFd,
     /// Listens for stream connections.
     pub(crate) streams: OwnedFd,
+    /// Listens for connections to be carried on to what listens in the guest.
+    pub(crate) dials: OwnedFd,
+    /// Listens for connections that wait for whoever connects to a socket of the host.
+    pub(crate) host_sockets: OwnedFd,
     /// Leads to the zygote.
     pub(crate) zygote: OwnedFd,
 }
@@ -43,6 +51,8 @@ pub(crate) struct Places {
     pub(crate) cgroups: PathBuf,
     /// A directory in memory for the files that containers bring.
     pub(crate) files: PathBuf,
+    /// A directory for the likenesses of the host's sockets.
+    pub(crate) sockets: PathBuf,
 }
 
 /// Everything the RPCs work on.
@@ -52,6 +62,9 @@ pub(crate) struct Server<G> {
     zygote: Zygote,
     reaper: Arc<Reaper>,
     streams: Arc<Streams>,
+    sockets: Arc<HostSockets>,
+    /// By the container that has one.
+    resolvers: std::sync::Mutex<BTreeMap<String, RunningResolver>>,
     containers: Containers,
     /// Held while the writable layer is being exported.
     exporting: Mutex<()>,
@@ -65,21 +78,27 @@ pub(crate) fn serve(sockets: Sockets, guest: impl Guest, places: Places) -> io::
         let children = Reaper::listen()?;
         let reaper = Arc::new(Reaper::default());
         let streams = Arc::new(Streams::default());
-        let stream_listener = Descriptor::new(sockets.streams)?;
-        let server = Server {
+        let (stream_listener, dial_listener) = (Descriptor::new(sockets.streams)?, Descriptor::new(sockets.dials)?);
+        let host_sockets = Arc::new(HostSockets::new(places.sockets.clone()));
+        tokio::spawn(Arc::clone(&host_sockets).run(Descriptor::new(sockets.host_sockets)?));
+        let server = Arc::new(Server {
             guest,
             places,
             zygote: Zygote::connect(sockets.zygote)?,
             reaper: Arc::clone(&reaper),
             streams: Arc::clone(&streams),
+            sockets: host_sockets,
+            resolvers: std::sync::Mutex::default(),
             containers: Containers::default(),
             exporting: Mutex::default(),
             resumed: AtomicBool::new(false),
-        };
+        });
         tokio::spawn(streams.run(stream_listener));
+        let dialled = Arc::clone(&server);
+        tokio::spawn(dials::run(dial_listener, move || dialled.guest.network()));
         let mut rpc = ttrpc::r#async::Server::new()
             .add_listener(rpc_listener(Descriptor::new(sockets.rpc)?))
-            .register_service(agent_proto::create_agent(Arc::new(server)));
+            .register_service(agent_proto::create_agent(server));
         rpc.start().await.map_err(io::Error::other)?;
         reaper.run(children).await;
         Ok(())

@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use agent_proto::process_list::Entry;
 use agent_proto::{
     Agent, ConfigureNetworkRequest, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest,
-    Empty, ExportUpperRequest, ExportUpperResponse, OutOfMemory, ProcessCreated, ProcessExit, ProcessList,
-    ProcessRequest, ReleaseUpperRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest,
-    UpdateContainerRequest, WaitOutOfMemoryRequest,
+    Empty, ExportUpperRequest, ExportUpperResponse, NoticeChangesRequest, OutOfMemory, ProcessCreated, ProcessExit,
+    ProcessList, ProcessRequest, ReleaseUpperRequest, ReleaseVolumesRequest, RemoveInterfaceRequest,
+    ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest, UpdateContainerRequest,
+    WaitOutOfMemoryRequest,
 };
 use async_trait::async_trait;
 use rustix::thread::ClockId;
@@ -93,6 +94,12 @@ impl<G: Guest> Agent for Server<G> {
         Ok(Empty::new())
     }
 
+    async fn remove_interface(&self, _: &TtrpcContext, request: RemoveInterfaceRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.guest.remove_interface(request.card).await?;
+        Ok(Empty::new())
+    }
+
     async fn create_container(
         &self,
         _: &TtrpcContext,
@@ -175,6 +182,18 @@ impl<G: Guest> Agent for Server<G> {
     async fn export_upper(&self, _: &TtrpcContext, request: ExportUpperRequest) -> ttrpc::Result<ExportUpperResponse> {
         self.require_resumed()?;
         Ok(self.export(&request).await?)
+    }
+
+    async fn notice_changes(&self, _: &TtrpcContext, request: NoticeChangesRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.guest.notice(request.changes).await?;
+        Ok(Empty::default())
+    }
+
+    async fn release_volumes(&self, _: &TtrpcContext, request: ReleaseVolumesRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.guest.release_volumes(&request.names).await?;
+        Ok(Empty::default())
     }
 
     async fn release_upper(&self, _: &TtrpcContext, request: ReleaseUpperRequest) -> ttrpc::Result<Empty> {

@@ -47,7 +47,7 @@ impl Containers {
 
     /// Makes a container and its first process.
     pub(crate) fn create(&mut self, mut order: CreateOrder, spec: &[u8], gifts: Vec<OwnedFd>) -> Reply {
-        let mut plan = ContainerPlan::parse(spec)?;
+        let mut plan = ContainerPlan::parse(spec, &order.devices)?;
         if let Some(network) = order.network.take() {
             plan.namespaces.join_network(network);
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::{InjectedFile, TerminalSize};
+use crate::container::{HostDevice, InjectedFile, TerminalSize};
 use crate::refusal::Refusal;
 
 /// What the agent asks for. Descriptors that go along: the new process's control socket, then, without a terminal, its
@@ -27,6 +27,8 @@ pub(crate) struct CreateOrder {
     pub(crate) terminal: Option<TerminalSize>,
     /// A network namespace to join, if the spec names none.
     pub(crate) network: Option<PathBuf>,
+    /// Block devices of the host that the spec names.
+    pub(crate) devices: Vec<HostDevice>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -27,6 +27,7 @@ mod cases;
 mod corpus;
 mod ground;
 mod resources;
+mod sockets;
 mod trial;
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -49,7 +50,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(filter: &str) -> anyhow::Result<ExitCode> {
     let (mut passed, mut failed) = (0, 0);
-    let cases = cases::all().into_iter().chain(resources::all());
+    let cases = cases::all().into_iter().chain(resources::all()).chain(sockets::all());
     for (name, case) in cases.filter(|(name, _)| name.contains(filter)) {
         let outcome = match Trial::start().await {
             Ok(trial) => {

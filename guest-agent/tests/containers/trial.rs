@@ -41,14 +41,15 @@ pub(crate) fn obstacle() -> Option<&'static str> {
 
 /// The agent's process.
 pub(crate) fn serve(folder: &Path, cgroup: &Path) -> Result<()> {
-    let rpc = OwnedFd::from(UnixListener::bind(folder.join("rpc"))?);
-    let streams = OwnedFd::from(UnixListener::bind(folder.join("streams"))?);
+    let listen = |name| UnixListener::bind(folder.join(name)).map(OwnedFd::from);
+    let doors = [listen("rpc")?, listen("streams")?, listen("dials")?, listen("host-sockets")?];
     let ground = supermachine_agent::Ground {
         rootfs: &folder.join("rootfs"),
         cgroup_root: cgroup,
         files: &folder.join("files"),
+        sockets: &folder.join("sockets"),
     };
-    supermachine_agent::serve_directory(rpc, streams, &ground)?;
+    supermachine_agent::serve_directory(doors, &ground)?;
     Ok(())
 }
 
@@ -84,7 +85,7 @@ impl Trial {
         let process = command.arg(AGENT).arg(folder.path()).arg(&cgroup).kill_on_drop(true).spawn()?;
         let rpc = folder.path().join("rpc");
         for _ in 0..500 {
-            if folder.path().join("streams").exists() {
+            if folder.path().join("host-sockets").exists() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

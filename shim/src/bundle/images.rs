@@ -27,7 +27,7 @@ pub(crate) fn assemble(mounts: &[Mount]) -> Result<RootLayers, BundleError> {
         return Ok(RootLayers { layers: vec![Images(mounts).layer(0, 0, mount)?], ..Default::default() });
     }
     let Some((overlay, images)) = mounts.split_last() else {
-        return Err(BundleError::ForeignRootfs { mount: "(none)".to_owned() });
+        return Ok(RootLayers::default());
     };
     let (images, last) = (Images(images), images.len());
     let kind = PREFIXES.iter().fold(overlay.type_.as_str(), |kind, prefix| kind.strip_prefix(prefix).unwrap_or(kind));

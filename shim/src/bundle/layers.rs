@@ -42,20 +42,20 @@ pub(crate) trait EnsureLayers: Send + Sync {
     async fn ensure(&self, directories: &[PathBuf]) -> Result<Vec<PathBuf>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Finds the disks behind `mounts`: images that are listed, or a snapshot below `root`.
+/// Finds the disks behind `mounts`: images that are listed, or a snapshot below `root`. None if they are neither, but
+/// those of another snapshotter.
 ///
 /// When every layer is there this is one `stat` each; otherwise `daemon` is asked.
 pub(crate) async fn locate(
     root: &Path,
     mounts: &[Mount],
     daemon: &dyn EnsureLayers,
-) -> Result<RootLayers, BundleError> {
-    let [mount] = mounts else { return images::assemble(mounts) };
-    if images::is_image(mount) {
-        return images::assemble(mounts);
+) -> Result<Option<RootLayers>, BundleError> {
+    if mounts.iter().any(images::is_image) {
+        return images::assemble(mounts).map(Some);
     }
-    let snapshot = Snapshot::parse(root, mount)
-        .ok_or_else(|| BundleError::ForeignRootfs { mount: format!("({} of {})", mount.type_, describe(mount)) })?;
+    let [mount] = mounts else { return Ok(None) };
+    let Some(snapshot) = Snapshot::parse(root, mount) else { return Ok(None) };
     let writable = snapshot.upper.map(|files| Writable::Snapshot(WritableLayer::of(&files)));
     let files: Vec<_> = snapshot.lower.iter().map(|directory| directory.with_file_name(LAYER_FILE)).collect();
     let missing = files.iter().zip(&snapshot.lower).find(|(file, _)| !file.exists()).map(|(_, directory)| directory);
@@ -66,7 +66,7 @@ pub(crate) async fn locate(
             answer.map_err(|source| BundleError::Layer { path: missing.clone(), source })?
         }
     };
-    Ok(RootLayers { layers, writable })
+    Ok(Some(RootLayers { layers, writable }))
 }
 
 /// Snapshot directories of a mount.
@@ -108,12 +108,6 @@ fn is_snapshot(root: &Path, path: &Path) -> bool {
     let Ok(below) = path.strip_prefix(root.join(SNAPSHOTS)) else { return false };
     let mut parts = below.components();
     parts.next().is_some() && parts.as_path() == Path::new(FILES)
-}
-
-/// What a user recognises a mount by: where its top layer lies.
-fn describe(mount: &Mount) -> String {
-    let lower = mount.options.iter().find_map(|option| option.strip_prefix("lowerdir="));
-    lower.and_then(|list| list.split(':').next()).unwrap_or(&mount.source).to_owned()
 }
 
 #[cfg(test)]
@@ -159,7 +153,8 @@ mod tests {
             format!("upperdir={}", dirs[2]),
             format!("lowerdir={}:{}", dirs[1], dirs[0]),
         ];
-        let found = locate(root.path(), &[mount("overlay", "overlay", &options)], &NoDaemon).await.unwrap();
+        let found = locate(root.path(), &[mount("overlay", "overlay", &options)], &NoDaemon).await;
+        let found = found.unwrap().unwrap();
         let file = |id: u32, name: &str| root.path().join(format!("snapshots/{id}/{name}"));
         assert_eq!(found.layers, [file(1, LAYER_FILE), file(2, LAYER_FILE)]);
         assert_eq!(found.writable, snapshot(root.path(), 3));
@@ -169,10 +164,10 @@ mod tests {
     async fn bind_is_a_single_layer_or_a_bare_upper() {
         let (root, dirs) = snapshots(&[7]);
         let found = locate(root.path(), &[mount("bind", &dirs[0], &["ro".into(), "rbind".into()])], &NoDaemon).await;
-        let found = found.unwrap();
+        let found = found.unwrap().unwrap();
         assert_eq!((found.layers, found.writable), (vec![root.path().join("snapshots/7/layer.squashfs")], None));
         let found = locate(root.path(), &[mount("bind", &dirs[0], &["rw".into(), "rbind".into()])], &NoDaemon).await;
-        let found = found.unwrap();
+        let found = found.unwrap().unwrap();
         assert_eq!((found.layers, found.writable), (vec![], snapshot(root.path(), 7)));
     }
 
@@ -185,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn other_snapshotters_are_refused_with_a_remedy() {
+    async fn other_snapshotters_have_no_layers() {
         let (root, _) = snapshots(&[1]);
         let foreign = "/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/1/fs";
         for mount in [
@@ -194,8 +189,7 @@ mod tests {
             mount("bind", &format!("{}/snapshots/fs", root.path().display()), &["ro".into()]),
             mount("bind", &format!("{}/snapshots/1/work/fs", root.path().display()), &["ro".into()]),
         ] {
-            let error = locate(root.path(), std::slice::from_ref(&mount), &NoDaemon).await.unwrap_err();
-            assert!(error.to_string().contains("--snapshotter supermachine"), "{error}");
+            assert_eq!(locate(root.path(), std::slice::from_ref(&mount), &NoDaemon).await.unwrap(), None, "{mount}");
         }
     }
 }

@@ -15,6 +15,9 @@ pub(crate) struct Bundle {
     pub(crate) path: PathBuf,
     /// Its specification, which has a process.
     pub(crate) spec: Spec,
+    /// Whether whoever called has put the root file system together, and goes on changing it, the files that the
+    /// container has bound into it, and the network, as Docker does.
+    pub(crate) is_live: bool,
 }
 
 impl Bundle {
@@ -27,7 +30,7 @@ impl Bundle {
         if spec.process().is_none() {
             return Err(BundleError::Missing { path: config, field: "process" });
         }
-        Ok(Self { path: path.to_owned(), spec })
+        Ok(Self { path: path.to_owned(), spec, is_live: false })
     }
 
     /// The root file system's place on the host: where something is mounted if the request carries no mounts.

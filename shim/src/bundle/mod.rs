@@ -5,7 +5,7 @@ mod files;
 mod images;
 mod layers;
 mod load;
-mod mounts;
+mod root;
 mod transform;
 
 use std::io;
@@ -15,7 +15,7 @@ use thiserror::Error;
 
 pub(crate) use layers::{EnsureLayers, RootLayers, Writable, locate as locate_layers};
 pub(crate) use load::Bundle;
-pub(crate) use mounts::mounted_at;
+pub(crate) use root::Root;
 pub(crate) use transform::{GuestSpec, HostHooks, Neighbour, is_pid_namespace_own, resources};
 
 /// Why a bundle can't be run.
@@ -52,18 +52,12 @@ pub(crate) enum BundleError {
     },
     /// Neither the request nor the bundle has a root file system.
     #[error(
-        "bundle has no root file system: the request carries no rootfs mounts and nothing is mounted at {path}: run an \
+        "bundle has no root file system: the request carries no rootfs mounts and there is nothing at {path}: run an \
          image with `--snapshotter supermachine`"
     )]
     NoRootfs {
         /// Where it should be.
         path: PathBuf,
-    },
-    /// The root file system comes from another snapshotter.
-    #[error("root file system {mount} is not a snapshot of ours: use `--snapshotter supermachine`")]
-    ForeignRootfs {
-        /// The mount as it was given.
-        mount: String,
     },
     /// The root file system is to be made of images that a VM can't make it of.
     #[error("root file system: mount {index} ({kind}): {problem}")]
@@ -84,18 +78,16 @@ pub(crate) enum BundleError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A mount that would share a host directory or large file.
+    /// Mounts that are to be seen on the host.
     #[error(
-        "mount {destination} of host path {source_path} can't be shared with the VM yet: only regular files up to \
-         {limit} bytes in total are carried into it"
+        "mount {destination} with option {option}: what is mounted in a virtual machine can't be seen on the host; leave \
+         the option out, or use rslave, with which the container sees what the host mounts"
     )]
-    Volume {
+    Propagation {
         /// Where the container wants it.
         destination: PathBuf,
-        /// What it is on the host.
-        source_path: PathBuf,
-        /// What is possible.
-        limit: u64,
+        /// The option.
+        option: &'static str,
     },
     /// A mount without a source.
     #[error("bind mount {destination} names no source")]

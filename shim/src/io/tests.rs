@@ -48,6 +48,24 @@ impl Sandbox for Wires {
         self.1.settle().await
     }
 
+    fn sockets(&self) -> Vec<agent_proto::Socket> {
+        self.1.sockets()
+    }
+
+    fn resolver(&self) -> Option<agent_proto::Resolver> {
+        self.1.resolver()
+    }
+
+    async fn watch_volumes(&self) {}
+
+    fn devices(&self) -> Vec<agent_proto::BlockDevice> {
+        self.1.devices()
+    }
+
+    async fn serve_sockets(&self) -> Result<(), SandboxError> {
+        self.1.serve_sockets().await
+    }
+
     async fn export(&self, directory: &Path, known: &str) -> Result<crate::sandbox::Export, SandboxError> {
         self.1.export(directory, known).await
     }

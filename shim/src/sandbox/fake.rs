@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use agent_proto::{
     Agent, AgentClient, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty,
-    MemoryEvents, OutOfMemory, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, RootFilesystem,
+    MemoryEvents, OutOfMemory, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, Resolver, RootFilesystem,
     SignalProcessRequest, Stdio, UpdateContainerRequest, WaitOutOfMemoryRequest, create_agent, process_list,
 };
 use containerd_shim_protos::types::mount::Mount;
@@ -281,6 +281,24 @@ impl Sandbox for FakeSandbox {
         Ok(())
     }
 
+    fn sockets(&self) -> Vec<agent_proto::Socket> {
+        Vec::new()
+    }
+
+    fn resolver(&self) -> Option<Resolver> {
+        None
+    }
+
+    async fn serve_sockets(&self) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    async fn watch_volumes(&self) {}
+
+    fn devices(&self) -> Vec<agent_proto::BlockDevice> {
+        Vec::new()
+    }
+
     /// Nothing is ever written.
     async fn export(&self, directory: &Path, known: &str) -> Result<Export, SandboxError> {
         if self.is_gone() {
@@ -326,11 +344,11 @@ pub(crate) struct FakeLauncher {
 
 #[async_trait::async_trait]
 impl Launcher for FakeLauncher {
-    async fn locate(&self, mounts: &[Mount]) -> Result<RootLayers, BundleError> {
-        Ok(RootLayers {
+    async fn locate(&self, mounts: &[Mount]) -> Result<Option<RootLayers>, BundleError> {
+        Ok(Some(RootLayers {
             layers: mounts.iter().map(|mount| PathBuf::from(&mount.source)).collect(),
             ..Default::default()
-        })
+        }))
     }
 
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError> {

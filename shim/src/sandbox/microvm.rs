@@ -1,20 +1,24 @@
 //! VMs of crate `supermachine`.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, Weak};
 
-use agent_proto::{AgentClient, RootFilesystem};
+use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use containerd_shim_protos::types::mount::Mount;
 use supermachine::daemon::{self, EnsureLayersRequest, RequestBakeRequest};
-use supermachine::{AskedAt, Exported, Machine, Mode, Vm, VmNote};
+use supermachine::{
+    AskedAt, Exported, HostDevices, HostSockets, Machine, Mode, ServedSockets, Vm, VmNote, VolumeError, Volumes,
+    Watchable, Watching,
+};
 use supermachine_config::Config;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::disk::{Disk, TakenDisk};
-use super::shared::{MadeCgroup, Member, SharedVm};
-use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of};
-use crate::bundle::{BundleError, EnsureLayers, RootLayers, locate_layers};
+use super::shared::{Belongings, MadeCgroup, Member, SharedVm};
+use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of, tree};
+use crate::bundle::{BundleError, EnsureLayers, Root, RootLayers, locate_layers};
 use crate::host_cgroup;
 use crate::io::Stream;
 use crate::remains::Remains;
@@ -36,37 +40,60 @@ impl MicroVms {
 
 #[async_trait::async_trait]
 impl Launcher for MicroVms {
-    async fn locate(&self, mounts: &[Mount]) -> Result<RootLayers, BundleError> {
+    async fn locate(&self, mounts: &[Mount]) -> Result<Option<RootLayers>, BundleError> {
         let daemon = LayerDaemon { socket: self.config.paths.daemon_socket.clone() };
         locate_layers(&self.config.paths.snapshotter, mounts, &daemon).await
     }
 
-    async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError> {
+    async fn launch(&self, mut launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError> {
+        // Before there is anything to be undone.
+        let sockets = HostSockets::take(&mut launch.volumes)?;
+        let mut volumes = Volumes::open(&launch.volumes)?;
+        let watchable = volumes.watchable()?;
+        let devices = HostDevices::open(&launch.devices)?;
+        if let Root::Directory { path, mounts } = &launch.root {
+            volumes.append(tree::hold(root_volume(&launch.id), path, mounts).await?);
+        }
+        let is_live = launch.root.is_live();
+        let mut vm = self.place(launch).await?;
+        vm.watchable = watchable.into();
+        if let Err(error) = vm.bring(volumes, devices, sockets, is_live).await {
+            vm.share.leave().await;
+            return Err(error);
+        }
+        Ok(Arc::new(vm))
+    }
+}
+
+impl MicroVms {
+    /// Finds a VM for a container: a new one, or that of its group.
+    async fn place(&self, launch: Launch) -> Result<MicroVm, SandboxError> {
         let annotation = |name: &str| launch.annotations.iter().find(|(key, _)| key == name);
         if group_of(|name| annotation(name).map(|(_, value)| value.as_str())).is_none() {
-            return Ok(Arc::new(self.start(launch).await?));
+            let serves_files = !launch.volumes.is_empty() || launch.root.is_directory();
+            return self.start(&launch, serves_files).await;
         }
         // A shim serves one group, whose containers are let in one after the other.
         let mut group = self.group.lock().await;
         if let Some(vm) = group.upgrade()
             && let Some(joined) = self.join(vm, &launch).await?
         {
-            return Ok(Arc::new(joined));
+            return Ok(joined);
         }
-        let first = self.start(launch).await?;
+        // Those that come later may have volumes.
+        let first = self.start(&launch, true).await?;
         *group = Arc::downgrade(&first.share.vm);
-        Ok(Arc::new(first))
+        Ok(first)
     }
-}
 
-impl MicroVms {
     /// Starts a VM with a container in it.
-    async fn start(&self, launch: Launch) -> Result<MicroVm, SandboxError> {
+    async fn start(&self, launch: &Launch, serves_files: bool) -> Result<MicroVm, SandboxError> {
         let annotations = launch.annotations.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let config = self.config.clone().with_annotations(annotations)?;
         let machine = Machine::load(&config)?;
-        let disk = Disk::prepare(launch.root.writable, &config.paths.upper_template())?;
-        let cgroup = launch.cgroup.map(MadeCgroup::make).transpose()?;
+        let layers = layers(&launch.root);
+        let disk = Disk::prepare(layers.writable, &config.paths.upper_template())?;
+        let cgroup = launch.cgroup.clone().map(MadeCgroup::make).transpose()?;
         if let Some(MadeCgroup(cgroup)) = &cgroup {
             let bounded = cgroup.bound_memory(machine.shape().memory_bytes);
             bounded.map_err(|source| SandboxError::Cgroup { path: cgroup.path().to_owned(), source })?;
@@ -82,10 +109,11 @@ impl MicroVms {
                 state_dir: remains.state.clone(),
                 // A container without a host name of its own shows its host's, as under runc.
                 hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-                root: disk.root(launch.root.layers),
-                network: launch.network,
+                root: disk.root(layers.layers),
+                network: launch.network.clone(),
                 cgroup: remains.cgroup.clone(),
                 id: launch.id.clone(),
+                serves_files,
             },
         )
         .await?;
@@ -103,16 +131,18 @@ impl MicroVms {
         let (disk, note) = disk.taken(&self.asked_at(&launch.id))?;
         let rootfs = vm.rootfs();
         let (vm, member) = SharedVm::new(vm, cgroup, remains);
-        Ok(MicroVm::new(Share { id: launch.id, vm, member, rootfs, is_joined: false }, disk, note))
+        let share = Share::new(launch, vm, member, rootfs, false);
+        Ok(MicroVm::new(share, disk, note))
     }
 
     /// Puts a container into the VM of its group, whose cgroup and network are those of its first container. None if
     /// the VM has ended meanwhile.
     async fn join(&self, vm: Arc<SharedVm>, launch: &Launch) -> Result<Option<MicroVm>, SandboxError> {
-        let disk = Disk::prepare(launch.root.writable.clone(), &self.config.paths.upper_template())?;
-        let Some((member, rootfs)) = vm.enter(&disk.root(launch.root.layers.clone())).await? else { return Ok(None) };
+        let layers = layers(&launch.root);
+        let disk = Disk::prepare(layers.writable, &self.config.paths.upper_template())?;
+        let Some((member, rootfs)) = vm.enter(&disk.root(layers.layers)).await? else { return Ok(None) };
         info!(vmm = vm.pid, "joined the VM of the group");
-        let share = Share { id: launch.id.clone(), vm, member, rootfs, is_joined: true };
+        let share = Share::new(launch, vm, member, rootfs, true);
         match disk.taken(&self.asked_at(&launch.id)) {
             Ok((disk, note)) => Ok(Some(MicroVm::new(share, disk, note))),
             Err(error) => {
@@ -163,17 +193,39 @@ impl EnsureLayers for LayerDaemon {
 
 /// A container's membership in a VM.
 struct Share {
-    id: String,
     vm: Arc<SharedVm>,
     member: Member,
-    rootfs: RootFilesystem,
+    belongings: Belongings,
     /// Whether it came to a VM that ran.
     is_joined: bool,
 }
 
 impl Share {
+    fn new(launch: &Launch, vm: Arc<SharedVm>, member: Member, mut rootfs: RootFilesystem, is_joined: bool) -> Self {
+        let mut volumes: Vec<_> = launch.volumes.iter().map(|volume| volume.name.clone()).collect();
+        if launch.root.is_directory() {
+            rootfs.volume = root_volume(&launch.id);
+            volumes.push(rootfs.volume.clone());
+        }
+        let belongings = Belongings { id: launch.id.clone(), rootfs, volumes, devices: Vec::new() };
+        Self { vm, member, belongings, is_joined }
+    }
+
     async fn leave(&self) {
-        self.vm.leave(self.member, &self.id, &self.rootfs).await;
+        self.vm.leave(self.member, &self.belongings).await;
+    }
+}
+
+/// Name of the volume that is the root file system of container `id`; no bind mount's is like it.
+fn root_volume(id: &str) -> String {
+    format!("{id}.root")
+}
+
+/// Those that a VM is to have as disks.
+fn layers(root: &Root) -> RootLayers {
+    match root {
+        Root::Disks(layers) => layers.clone(),
+        Root::Directory { .. } => RootLayers::default(),
     }
 }
 
@@ -182,11 +234,58 @@ struct MicroVm {
     share: Share,
     disk: Mutex<TakenDisk>,
     note: std::sync::Mutex<Option<VmNote>>,
+    /// Until they are served.
+    sockets: std::sync::Mutex<HostSockets>,
+    served: std::sync::Mutex<Option<ServedSockets>>,
+    /// Until they are watched.
+    watchable: std::sync::Mutex<Watchable>,
+    watching: std::sync::Mutex<Option<Watching>>,
+    /// Which of the sockets lead to a name server.
+    resolver: Option<Resolver>,
 }
 
 impl MicroVm {
     fn new(share: Share, disk: TakenDisk, note: Option<VmNote>) -> Self {
-        Self { share, disk: disk.into(), note: note.into() }
+        Self {
+            share,
+            disk: disk.into(),
+            note: note.into(),
+            sockets: std::sync::Mutex::default(),
+            served: std::sync::Mutex::default(),
+            watchable: std::sync::Mutex::default(),
+            watching: std::sync::Mutex::default(),
+            resolver: None,
+        }
+    }
+
+    /// Brings the container's part of the host: volumes and block devices appear in the VM, sockets are to be served. A
+    /// live bundle may have a name server in the VMM's network namespace.
+    async fn bring(
+        &mut self,
+        volumes: Volumes,
+        devices: HostDevices,
+        mut sockets: HostSockets,
+        is_live: bool,
+    ) -> Result<(), SandboxError> {
+        if is_live {
+            let path = PathBuf::from(format!("/proc/{}/ns/net", self.share.vm.pid));
+            let namespace = File::open(&path).map_err(|source| VolumeError::Open { path, source })?;
+            let name = format!("{}.resolver", self.share.belongings.id);
+            self.resolver = Some(sockets.add_resolver(&name, &namespace)?);
+        }
+        self.sockets = sockets.into();
+        if !devices.is_empty() {
+            self.share.belongings.devices = self.share.vm.attach_devices(devices).await?;
+        }
+        if volumes.is_empty() { Ok(()) } else { self.share.vm.share(volumes).await }
+    }
+
+    /// Takes back what the host does for the container, which is about to leave.
+    fn retract(&self) {
+        // Nobody is to ask for a disk that is about to go; the next VM that has it has its own note.
+        drop(self.note.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.watching.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.served.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -205,24 +304,47 @@ impl Sandbox for MicroVm {
     }
 
     async fn connect_network(&self) -> Result<(), SandboxError> {
-        self.share.vm.connect_network().await
+        self.share.vm.connect_network(self.resolver().is_some()).await
     }
 
     async fn rootfs(&self) -> Result<RootFilesystem, SandboxError> {
         let mut disk = self.disk.lock().await;
         let upper_content = self.share.vm.with(|vm| disk.begin_import(vm)).await?;
-        Ok(RootFilesystem { upper_content, ..self.share.rootfs.clone() })
+        Ok(RootFilesystem { upper_content, ..self.share.belongings.rootfs.clone() })
     }
 
     async fn settle(&self) -> Result<(), SandboxError> {
         self.disk.lock().await.settle().await
     }
 
+    fn sockets(&self) -> Vec<Socket> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).likenesses()
+    }
+
+    fn resolver(&self) -> Option<Resolver> {
+        self.resolver.clone()
+    }
+
+    async fn serve_sockets(&self) -> Result<(), SandboxError> {
+        let sockets = std::mem::take(&mut *self.sockets.lock().unwrap_or_else(PoisonError::into_inner));
+        let served = self.share.vm.with(|vm| Ok::<_, SandboxError>(vm.serve_sockets(sockets))).await?;
+        *self.served.lock().unwrap_or_else(PoisonError::into_inner) = Some(served);
+        Ok(())
+    }
+
+    async fn watch_volumes(&self) {
+        let volumes = std::mem::take(&mut *self.watchable.lock().unwrap_or_else(PoisonError::into_inner));
+        // If the VM is gone, there is nobody to hear.
+        if let Ok(watching) = self.share.vm.with(|vm| Ok::<_, SandboxError>(vm.watch_volumes(volumes))).await {
+            *self.watching.lock().unwrap_or_else(PoisonError::into_inner) = Some(watching);
+        }
+    }
+
     async fn export(&self, directory: &Path, known: &str) -> Result<Export, SandboxError> {
-        let Share { vm, rootfs, .. } = &self.share;
+        let Share { vm, belongings, .. } = &self.share;
         let known = known.strip_prefix(&vm.name).and_then(|number| number.parse().ok()).unwrap_or_default();
         // Not while it is copied: the VM may end meanwhile.
-        let exporter = vm.with(|vm| vm.exporter(rootfs, known)).await?;
+        let exporter = vm.with(|vm| vm.exporter(&belongings.rootfs, known)).await?;
         let (number, is_written) = match exporter.into_directory(directory).await? {
             Exported::Written { generation } => (generation, true),
             Exported::AsKnown => (known, false),
@@ -230,6 +352,10 @@ impl Sandbox for MicroVm {
             Exported::Unused => return Err(SandboxError::Gone),
         };
         Ok(Export { generation: format!("{}{number}", vm.name), is_written })
+    }
+
+    fn devices(&self) -> Vec<BlockDevice> {
+        self.share.belongings.devices.clone()
     }
 
     async fn open_stream(&self) -> Result<Stream, SandboxError> {
@@ -246,13 +372,12 @@ impl Sandbox for MicroVm {
     }
 
     async fn leave(&self) {
-        // Nobody is to ask for a disk that is about to go; the next VM that has it has its own note.
-        drop(self.note.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.retract();
         self.share.leave().await;
     }
 
     async fn shutdown(&self) {
-        drop(self.note.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.retract();
         self.share.vm.end().await;
     }
 }

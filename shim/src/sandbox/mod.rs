@@ -4,22 +4,24 @@ mod disk;
 mod group;
 mod microvm;
 mod shared;
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent_proto::{AgentClient, RootFilesystem};
+use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use oci_spec::runtime::LinuxResources;
-use supermachine::Network;
+use supermachine::{HostDevice, Network, Volume};
 use thiserror::Error;
 
-use crate::bundle::RootLayers;
+use crate::bundle::{Root, RootLayers};
 use crate::host_cgroup::{HostCgroup, HostLimitError};
 use crate::io::Stream;
 use crate::remains::Remains;
 
 pub(crate) use group::group_of;
 pub(crate) use microvm::MicroVms;
+pub(crate) use tree::TreeError;
 
 /// A container's share in a running VM with an agent that answers: all of it, unless the container is of a group.
 #[async_trait::async_trait]
@@ -32,13 +34,24 @@ pub(crate) trait Sandbox: Send + Sync {
     fn agent(&self) -> &AgentClient;
     /// Gives the guest the network that the VMM's network namespace has; once, and nothing if it has none.
     async fn connect_network(&self) -> Result<(), SandboxError>;
-    /// The root file system on the VM's disks, for the container that is about to be made on it: what the host has
+    /// The root file system in the VM, for the container that is about to be made on it: what the host has
     /// written for it is on its way from then on.
     async fn rootfs(&self) -> Result<RootFilesystem, SandboxError>;
     /// Makes sure, once the container is made, that all of that has arrived and stays.
     async fn settle(&self) -> Result<(), SandboxError>;
+    /// The likenesses of those of its volumes that are sockets, for the container that is about to be made. None once
+    /// they are served.
+    fn sockets(&self) -> Vec<Socket>;
+    /// Which of them lead to the name server that the host has for the container, if it has one.
+    fn resolver(&self) -> Option<Resolver>;
+    /// Has who connects to them in the container talk to the sockets' listeners, until the container leaves.
+    async fn serve_sockets(&self) -> Result<(), SandboxError>;
+    /// Has the container's programs that watch its volumes hear of what the host does to them, until it leaves.
+    async fn watch_volumes(&self);
     /// Makes a directory with everything that the container has written, unless it is of the `known` generation.
     async fn export(&self, directory: &Path, known: &str) -> Result<Export, SandboxError>;
+    /// The block devices that the VM was given for the container.
+    fn devices(&self) -> Vec<BlockDevice>;
     /// Opens a stream into the VM.
     async fn open_stream(&self) -> Result<Stream, SandboxError>;
     /// Waits until the VM is gone and says why, with the guest's last console lines.
@@ -66,14 +79,18 @@ pub(crate) struct Launch {
     pub(crate) namespace: String,
     /// Container id.
     pub(crate) id: String,
-    /// Its disks.
-    pub(crate) root: RootLayers,
+    /// Its root file system.
+    pub(crate) root: Root,
     /// Whose network the VMM has.
     pub(crate) network: Network,
     /// The cgroup that the VMM is put into.
     pub(crate) cgroup: Option<HostCgroup>,
     /// What that cgroup limits.
     pub(crate) resources: LinuxResources,
+    /// Files and sockets of the host that the container has; the VM is to share the files when the launch is over.
+    pub(crate) volumes: Vec<Volume>,
+    /// Block devices of the host that the container has.
+    pub(crate) devices: Vec<HostDevice>,
     /// Name and value of the container's annotations, some of which configure the VM.
     pub(crate) annotations: Vec<(String, String)>,
 }
@@ -81,11 +98,11 @@ pub(crate) struct Launch {
 /// Starts VMs.
 #[async_trait::async_trait]
 pub(crate) trait Launcher: Send + Sync {
-    /// Finds the disks behind a root file system's mounts.
+    /// Finds the disks behind a root file system's mounts. None if there are none.
     async fn locate(
         &self,
         mounts: &[containerd_shim_protos::types::mount::Mount],
-    ) -> Result<RootLayers, crate::bundle::BundleError>;
+    ) -> Result<Option<RootLayers>, crate::bundle::BundleError>;
     /// Returns once the VM's agent answers.
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError>;
 }
@@ -141,6 +158,15 @@ pub(crate) enum SandboxError {
     /// The VM of the container's group can't take it.
     #[error("join the VM of the container's group")]
     Attach(#[from] supermachine::AttachError),
+    /// The host's directory isn't one to run a container in.
+    #[error("prepare the root file system")]
+    Tree(#[from] TreeError),
+    /// The VM doesn't share what the container is to see.
+    #[error("share the container's volumes")]
+    Volume(#[from] supermachine::VolumeError),
+    /// The VM hasn't got a device that the container is to have.
+    #[error("give the container its block devices")]
+    Device(#[from] supermachine::DeviceError),
     /// The guest has no network.
     #[error("connect the VM to its network")]
     Network(#[from] supermachine::NetworkError),

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use agent_proto::{AgentClient, ProcessRequest, RootFilesystem};
-use supermachine::{RootDisks, Vm};
+use agent_proto::{AgentClient, BlockDevice, ProcessRequest, RootFilesystem};
+use supermachine::{HostDevices, RootDisks, Vm, Volumes};
 use tokio::sync::{Mutex, RwLock};
 use tracing::{debug, warn};
 use ttrpc::context::with_duration;
@@ -46,6 +46,17 @@ struct Parts {
 /// Names one container's membership, once and for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Member(u64);
+
+/// What one container has of a VM.
+#[derive(Debug, Default)]
+pub(super) struct Belongings {
+    /// The container's id.
+    pub(super) id: String,
+    pub(super) rootfs: RootFilesystem,
+    /// Names of its volumes, the one that is its root file system among them.
+    pub(super) volumes: Vec<String>,
+    pub(super) devices: Vec<BlockDevice>,
+}
 
 #[derive(Debug, Default)]
 struct Members {
@@ -101,10 +112,22 @@ impl SharedVm {
         Ok(action(&parts.as_ref().ok_or(SandboxError::Gone)?.vm)?)
     }
 
-    /// Gives the guest the network that the VMM's network namespace has.
-    pub(super) async fn connect_network(&self) -> Result<(), SandboxError> {
+    /// Gives the guest the network that the VMM's network namespace has, in which the host may have a name server.
+    pub(super) async fn connect_network(&self, has_resolver: bool) -> Result<(), SandboxError> {
         let parts = self.parts.read().await;
-        Ok(parts.as_ref().ok_or(SandboxError::Gone)?.vm.connect_network().await?)
+        Ok(parts.as_ref().ok_or(SandboxError::Gone)?.vm.connect_network(has_resolver).await?)
+    }
+
+    /// Makes volumes appear in the guest.
+    pub(super) async fn share(&self, volumes: Volumes) -> Result<(), SandboxError> {
+        let parts = self.parts.read().await;
+        Ok(parts.as_ref().ok_or(SandboxError::Gone)?.vm.share(volumes).await?)
+    }
+
+    /// Gives the VM block devices of the host.
+    pub(super) async fn attach_devices(&self, devices: HostDevices) -> Result<Vec<BlockDevice>, SandboxError> {
+        let parts = self.parts.read().await;
+        Ok(parts.as_ref().ok_or(SandboxError::Gone)?.vm.attach_devices(devices).await?)
     }
 
     /// Lets a further container in, with its root file system. None if the VM has ended, or is about to.
@@ -117,27 +140,47 @@ impl SharedVm {
     }
 
     /// Takes a container out, or ends the VM if it is the last. Returns when that is done; any number of calls.
-    pub(super) async fn leave(&self, member: Member, id: &str, rootfs: &RootFilesystem) {
+    pub(super) async fn leave(&self, member: Member, belongings: &Belongings) {
         let mut members = self.members.lock().await;
+        let is_present = members.present.contains(&member);
         if members.present.iter().all(|present| *present == member) {
+            // What the guest's kernel has yet to write to a file system on one would be lost with it.
+            if is_present && !belongings.devices.is_empty() {
+                self.give_back_devices(belongings).await;
+            }
             self.end().await;
-        } else if members.present.contains(&member) {
-            self.remove(id, rootfs).await;
+        } else if is_present {
+            self.give_back_devices(belongings).await;
+            self.give_back_files(belongings).await;
         }
         members.present.remove(&member);
     }
 
-    /// Has the guest forget the container and let go of its disk.
-    async fn remove(&self, id: &str, rootfs: &RootFilesystem) {
+    /// Has the guest forget the container and let go of its block devices.
+    async fn give_back_devices(&self, Belongings { id, devices, .. }: &Belongings) {
         let parts = self.parts.read().await;
-        let Some(Parts { vm, .. }) = parts.as_ref() else { return };
-        let call = ProcessRequest { container_id: id.to_owned(), ..Default::default() };
+        let Some(Parts { vm, .. }) = parts.as_ref().filter(|_| self.exited.now().is_none()) else { return };
+        let call = ProcessRequest { container_id: id.clone(), ..Default::default() };
         // Mostly it has: then this is refused.
         if let Err(error) = vm.agent().delete_process(with_duration(FORGET_TIMEOUT), &call).await {
             debug!("the agent did not forget the container: {error}");
         }
+        if let Err(error) = vm.detach_devices(devices).await {
+            warn!("the VM keeps a block device of the container until its end: {}", supermachine::chain(&error));
+        }
+    }
+
+    /// Has the guest let go of the container's disk and volumes, once it has forgotten the container.
+    async fn give_back_files(&self, Belongings { rootfs, volumes, .. }: &Belongings) {
+        let parts = self.parts.read().await;
+        let Some(Parts { vm, .. }) = parts.as_ref() else { return };
         if let Err(error) = vm.detach(rootfs).await {
             warn!("the VM keeps the container's disk until its end: {}", supermachine::chain(&error));
+        }
+        if !volumes.is_empty()
+            && let Err(error) = vm.unshare(volumes).await
+        {
+            warn!("the VM keeps the container's volumes until its end: {}", supermachine::chain(&error));
         }
     }
 

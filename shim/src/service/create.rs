@@ -7,12 +7,11 @@ use agent_proto::CreateContainerRequest;
 use containerd_shim::io::Stdio;
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
-use containerd_shim_protos::types::mount::Mount;
 use tracing::warn;
 use ttrpc::context::with_duration;
 
 use super::{IMPORT_CALL, SLOW_CALL, Service};
-use crate::bundle::{self, Bundle, BundleError, GuestSpec, Neighbour};
+use crate::bundle::{Bundle, GuestSpec, Neighbour, Root};
 use crate::error::ServiceError;
 use crate::hooks::{self, Status};
 use crate::host_cgroup::HostCgroup;
@@ -31,7 +30,8 @@ impl Service {
             .tasks
             .reserve(&request.id)
             .ok_or_else(|| ServiceError::TaskExists { id: request.id.clone() })?;
-        let bundle = Bundle::load(Path::new(&request.bundle))?;
+        let mut bundle = Bundle::load(Path::new(&request.bundle))?;
+        bundle.is_live = request.rootfs.is_empty();
         let sandbox = self.launch(&request, &bundle).await?;
         let container = match self.create_container(&request, bundle, Arc::clone(&sandbox)).await {
             Ok(container) => Arc::new(container),
@@ -50,17 +50,29 @@ impl Service {
     }
 
     async fn launch(&self, request: &CreateTaskRequest, bundle: &Bundle) -> Result<Arc<dyn Sandbox>, ServiceError> {
-        let mounts = rootfs_mounts(&request.rootfs, bundle)?;
+        let volumes = GuestSpec::volumes_of(bundle, &request.id)?;
         let launch = Launch {
+            volumes,
+            devices: GuestSpec::devices_of(bundle),
             namespace: self.shared.namespace.clone(),
             id: request.id.clone(),
-            root: self.shared.launcher.locate(&mounts).await?,
+            root: self.locate_root(request, bundle).await?,
             network: bundle.network()?,
             cgroup: HostCgroup::of(&bundle.spec),
             resources: bundle.host_resources(),
             annotations: bundle.spec.annotations().iter().flatten().map(|(n, v)| (n.clone(), v.clone())).collect(),
         };
         Ok(self.shared.launcher.launch(launch).await?)
+    }
+
+    /// From the mounts in the request, or what whoever called has put together.
+    async fn locate_root(&self, request: &CreateTaskRequest, bundle: &Bundle) -> Result<Root, ServiceError> {
+        let path = bundle.rootfs();
+        if bundle.is_live {
+            return Ok(Root::at(path)?);
+        }
+        let found = self.shared.launcher.locate(&request.rootfs).await?;
+        Ok(found.map_or_else(|| Root::Directory { path, mounts: request.rootfs.clone() }, Root::Disks))
     }
 
     /// Hooks, stdio and the agent's part.
@@ -75,11 +87,12 @@ impl Service {
         if neighbour.is_some() {
             identity.cgroup = None;
         }
-        let mut spec = GuestSpec::new(bundle.clone(), neighbour)?;
+        let sockets = sandbox.sockets();
+        let mut spec = GuestSpec::new(bundle.clone(), &request.id, neighbour, &sockets)?;
         if !spec.hooks.create.is_empty() {
             hooks::run(&spec.hooks.create, &identity.state(Status::Creating, sandbox.pid())).await?;
             // With nerdctl it is a hook that sets the network up, and writes the hosts that the container finds there.
-            spec = GuestSpec::new(bundle, neighbour)?;
+            spec = GuestSpec::new(bundle, &request.id, neighbour, &sockets)?;
         }
         if neighbour.is_none() {
             sandbox.connect_network().await?;
@@ -92,7 +105,11 @@ impl Service {
                 container_id: request.id.clone(),
                 stdio: Some(process.io.connect(&process.stdio, sandbox.as_ref(), &log).await?).into(),
                 spec: std::mem::take(&mut spec.json),
-                files: std::mem::take(&mut spec.files),
+                uses_volumes: !spec.bound.volumes.is_empty(),
+                files: std::mem::take(&mut spec.bound.files),
+                resolver: sandbox.resolver().into(),
+                block_devices: sandbox.devices(),
+                sockets,
                 rootfs: Some(sandbox.rootfs().await?).into(),
                 ..Default::default()
             };
@@ -101,6 +118,7 @@ impl Service {
             let created = sandbox.agent().create_container(with_duration(limit), &call).await;
             let created = created.map_err(|source| ServiceError::agent("create the container", source))?;
             sandbox.settle().await?;
+            sandbox.serve_sockets().await?;
             Ok(created)
         };
         match created.await {
@@ -149,14 +167,4 @@ fn record(container: &Container) -> std::io::Result<()> {
     let Some(remains) = container.sandbox.joined() else { return Ok(()) };
     process_record::write(&bundle.join(process_record::SHIM), std::process::id())?;
     remains.write(bundle)
-}
-
-/// The mounts that make the root file system: from the request, or the one that was mounted before.
-fn rootfs_mounts(mounts: &[Mount], bundle: &Bundle) -> Result<Vec<Mount>, BundleError> {
-    if !mounts.is_empty() {
-        return Ok(mounts.to_vec());
-    }
-    let path = bundle.rootfs();
-    let mounted = bundle::mounted_at(&path).ok_or(BundleError::NoRootfs { path })?;
-    Ok(vec![mounted])
 }

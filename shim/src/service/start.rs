@@ -59,6 +59,7 @@ impl Service {
                 ..Default::default()
             });
             tokio::spawn(watch_memory(Arc::clone(container), self.shared.publisher.clone()));
+            container.sandbox.watch_volumes().await;
         }
         Ok(())
     }

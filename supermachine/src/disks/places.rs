@@ -4,10 +4,12 @@ use agent_proto::{Layer, RootFilesystem};
 
 use super::{Backing, DiskError, Opened};
 
-/// Layers begin on multiples of this on the layer disk, images on the upper disk, in bytes.
+/// Layers begin on multiples of this on the layer disk, images and devices on the upper disk, in bytes.
 const ALIGNMENT: u64 = 4096;
 /// Most layers of one VM: the kernel's partitions of a disk.
 const MAX_LAYERS: usize = 255;
+/// Most images and devices that a VM holds at a time: the same.
+pub(crate) const MAX_PARTS: usize = 255;
 
 /// What lies where. Layers stay for the VM's life, since the next container may be of the same image.
 #[derive(Clone, Debug, Default)]
@@ -18,7 +20,7 @@ pub(crate) struct Places {
     uppers: Vec<Place>,
 }
 
-/// Where an image lies on the upper disk, or has lain.
+/// Where an image or a device lies on the upper disk, or has lain.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     start: u64,
@@ -67,6 +69,12 @@ impl Places {
         layer
     }
 
+    /// Finds a place for a device of this length, unless there are as many images and devices as there can be.
+    pub(crate) fn put_device(&mut self, bytes: u64) -> Option<u64> {
+        let taken = self.uppers.iter().filter(|place| place.is_taken).count();
+        (taken < MAX_PARTS).then(|| self.take_place(bytes))
+    }
+
     /// A place that is free and large enough, or the next one.
     fn take_place(&mut self, bytes: u64) -> u64 {
         if let Some(free) = self.uppers.iter_mut().find(|place| !place.is_taken && place.bytes >= bytes) {
@@ -79,7 +87,7 @@ impl Places {
         place.start
     }
 
-    /// An image is gone from its place on the upper disk.
+    /// An image or a device is gone from its place on the upper disk.
     pub(crate) fn leave(&mut self, start: u64) {
         for place in self.uppers.iter_mut().filter(|place| place.start == start) {
             place.is_taken = false;
@@ -145,6 +153,17 @@ mod tests {
             [put(&mut places, "4", 1024), put(&mut places, "5", 1024), put(&mut places, "6", 512)],
             [0, 16384, 8192]
         );
+    }
+
+    #[test]
+    fn a_vm_holds_as_many_devices_as_its_kernel_has_partitions() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut places = Places::default();
+        places.put(&mut open(&[], Some(file(dir.path(), "upper", 512)))).unwrap();
+        let starts: Vec<_> = std::iter::from_fn(|| places.put_device(8192)).collect();
+        assert_eq!((starts.len(), starts[0], starts[253]), (254, 4096, 4096 + 253 * 8192));
+        places.leave(4096);
+        assert_eq!((places.put_device(512), places.put_device(512)), (Some(4096), None));
     }
 
     #[test]

@@ -1,9 +1,35 @@
 //! Why a VM has no network.
 
 use std::io;
+use std::net::SocketAddr;
 
 use crate::error::ErrorKind;
+use crate::vm::StreamError;
 use crate::vmm::VmmError;
+use vmm_api::CARDS;
+
+/// Nobody in the guest can be reached at an address.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// No stream.
+    #[error("the virtual machine can't be reached")]
+    Stream(#[source] StreamError),
+    /// The VM has ended.
+    #[error("the virtual machine is gone")]
+    Gone,
+    /// Nobody listens there.
+    #[error("nobody in the guest listens at {address}")]
+    Refused {
+        /// What was dialled.
+        address: SocketAddr,
+    },
+    /// The guest says nothing.
+    #[error("the guest gave no answer within {seconds} s")]
+    Silent {
+        /// How long it had.
+        seconds: u64,
+    },
+}
 
 /// A VM can't be connected to its network.
 #[derive(Debug, thiserror::Error)]
@@ -22,13 +48,14 @@ pub enum NetworkError {
     /// The kernel doesn't say what is in it.
     #[error("the network namespace's interfaces can't be listed")]
     List(#[source] io::Error),
-    /// The guest has one card.
+    /// The guest has fewer cards.
     #[error(
-        "the network namespace has several interfaces ({}), and a VM has one network card: connect the container to one \
-         network",
+        "the network namespace has {} interfaces ({}), and a VM has {CARDS} network cards: connect the container to \
+         fewer networks",
+        names.len(),
         names.join(", ")
     )]
-    Several {
+    TooMany {
         /// What they are called.
         names: Vec<String>,
     },
@@ -41,6 +68,9 @@ pub enum NetworkError {
         /// What it is called.
         interface: String,
     },
+    /// What the host asks would be taken for what the guest asks.
+    #[error("can't set from which ports the network namespace's name server asks")]
+    AskingPorts(#[source] io::Error),
     /// No tap device.
     #[error("no tap device can be made for interface {interface}; is the kernel's module `tun` loaded?")]
     Tap {
@@ -61,9 +91,15 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+    /// The VM has ended meanwhile.
+    #[error("the virtual machine is gone")]
+    Gone,
     /// The VMM didn't take the tap.
     #[error("connect the virtual machine's network card")]
     Vmm(#[source] VmmError),
+    /// The guest keeps an interface.
+    #[error("take an interface away from the guest")]
+    Remove(#[source] Box<ttrpc::Error>),
     /// The guest didn't take the configuration.
     #[error("configure interface {interface} in the guest")]
     Agent {
@@ -79,11 +115,17 @@ impl NetworkError {
     /// What kind of fault it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Namespace(_) | Self::Own | Self::Several { .. } | Self::Taken { .. } | Self::Tap { .. } => {
+            Self::Namespace(_) | Self::Own | Self::TooMany { .. } | Self::Taken { .. } | Self::Tap { .. } => {
                 ErrorKind::FailedPrecondition
             }
             Self::Vmm(error) => error.kind(),
-            Self::Thread(_) | Self::List(_) | Self::Netlink { .. } | Self::Agent { .. } => ErrorKind::Internal,
+            Self::Gone => ErrorKind::Unavailable,
+            Self::Thread(_)
+            | Self::List(_)
+            | Self::AskingPorts(_)
+            | Self::Netlink { .. }
+            | Self::Remove(_)
+            | Self::Agent { .. } => ErrorKind::Internal,
         }
     }
 }

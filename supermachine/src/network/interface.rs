@@ -1,5 +1,6 @@
 //! The interface of a network namespace, and what belongs to it.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use agent_proto::{ConfigureNetworkRequest, InterfaceAddress, Route};
@@ -10,13 +11,16 @@ use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMe
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
-use rtnetlink::Handle;
+use rtnetlink::{Handle, LinkUnspec};
 
 use super::error::{NetworkError, at, in_words};
 use super::tap;
 
 /// How IPv6 addresses begin that are for one link (RFC 4291, 2.5.6).
 const LINK_LOCAL: [u8; 2] = [0xfe, 0x80];
+
+/// Index of the loopback interface, in every namespace.
+pub(super) const LOOPBACK: u32 = 1;
 
 /// An interface to be connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,20 +32,31 @@ pub(super) struct Interface {
     pub(super) mtu: u32,
 }
 
-/// Finds the one interface to connect. Those that aren't up don't count, and neither do those without Ethernet frames:
-/// kernels put some of both into every namespace.
-pub(super) async fn find(handle: &Handle) -> Result<Option<Interface>, NetworkError> {
+/// What there is in a namespace.
+pub(super) struct Links {
+    /// Interfaces to connect. Those that aren't up don't count, and neither do those without Ethernet frames: kernels put
+    /// some of both into every namespace.
+    pub(super) wired: Vec<Interface>,
+    /// The indices of all interfaces.
+    pub(super) present: HashSet<u32>,
+    /// Whether a VM has taps there.
+    pub(super) has_tap: bool,
+}
+
+/// Lists the interfaces of a namespace.
+pub(super) async fn list(handle: &Handle) -> Result<Links, NetworkError> {
     let links: Vec<LinkMessage> =
         handle.link().get().execute().try_collect().await.map_err(|error| NetworkError::List(in_words(error)))?;
-    let (taps, mut interfaces): (Vec<_>, Vec<_>) =
-        links.iter().filter(|link| is_wired(link)).map(interface).partition(|interface| interface.name == tap::NAME);
-    match (interfaces.len(), taps.is_empty()) {
-        (2.., true) => {
-            Err(NetworkError::Several { names: interfaces.into_iter().map(|interface| interface.name).collect() })
-        }
-        (1.., false) => Err(NetworkError::Taken { interface: interfaces.swap_remove(0).name }),
-        _ => Ok(interfaces.pop()),
-    }
+    let (taps, wired): (Vec<_>, Vec<_>) =
+        links.iter().filter(|link| is_wired(link)).map(interface).partition(|interface| tap::is_ours(&interface.name));
+    let present = links.iter().map(|link| link.header.index).collect();
+    Ok(Links { wired, present, has_tap: !taps.is_empty() })
+}
+
+/// Brings up the namespace's loopback interface, as a container's is.
+pub(super) async fn raise_loopback(handle: &Handle) -> Result<(), rtnetlink::Error> {
+    let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+    handle.link().set(up).execute().await
 }
 
 fn is_wired(link: &LinkMessage) -> bool {
@@ -62,7 +77,11 @@ fn interface(link: &LinkMessage) -> Interface {
 }
 
 /// Describes it for the guest, with its addresses and routes.
-pub(super) async fn describe(handle: &Handle, interface: &Interface) -> Result<ConfigureNetworkRequest, NetworkError> {
+pub(super) async fn describe(
+    handle: &Handle,
+    interface: &Interface,
+    card: usize,
+) -> Result<ConfigureNetworkRequest, NetworkError> {
     let (index, name) = (interface.index, &interface.name);
     let addresses: Vec<AddressMessage> = handle
         .address()
@@ -92,6 +111,7 @@ pub(super) async fn describe(handle: &Handle, interface: &Interface) -> Result<C
         ipv6,
         addresses,
         routes,
+        card: u32::try_from(card).unwrap_or(u32::MAX),
         ..Default::default()
     })
 }
@@ -148,8 +168,7 @@ fn bytes(address: IpAddr) -> Vec<u8> {
 /// what routers announce.
 fn route(message: &RouteMessage, index: u32) -> Option<Route> {
     let header = &message.header;
-    let made = matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra | RouteProtocol::IcmpRedirect);
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast || made {
+    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast || is_made(message) {
         return None;
     }
     let everything = match header.address_family {
@@ -180,6 +199,11 @@ fn route(message: &RouteMessage, index: u32) -> Option<Route> {
         }
     }
     (through == Some(index)).then_some(route)
+}
+
+/// Whether a kernel makes the route itself.
+pub(super) fn is_made(message: &RouteMessage) -> bool {
+    matches!(message.header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra | RouteProtocol::IcmpRedirect)
 }
 
 fn octets(address: &RouteAddress) -> Option<Vec<u8>> {

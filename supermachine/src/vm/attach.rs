@@ -66,10 +66,11 @@ pub(super) async fn attach(vm: &Vm, root: &RootDisks) -> Result<RootFilesystem, 
 }
 
 pub(super) async fn detach(vm: &Vm, rootfs: &RootFilesystem) -> Result<(), DetachError> {
-    if !rootfs.writable {
-        return Ok(());
-    }
-    let start = rootfs.upper_offset_bytes;
+    if rootfs.writable { detach_at(vm, rootfs.upper_offset_bytes).await } else { Ok(()) }
+}
+
+/// Takes away what begins at a place of the upper disk: from the guest, and then from the VMM.
+pub(super) async fn detach_at(vm: &Vm, start: u64) -> Result<(), DetachError> {
     let mut places = vm.places.lock().await;
     let release = ReleaseUpperRequest { offset_bytes: start, ..Default::default() };
     let released = vm.agent().release_upper(with_duration(AGENT_WITHIN), &release).await;

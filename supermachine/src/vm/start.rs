@@ -86,7 +86,8 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
     log(launch, &started);
     Ok(Vm {
         agent: answered.agent,
-        process: answered.process,
+        process: answered.process.into(),
+        network: None.into(),
         started,
         rootfs,
         places: places.into(),
@@ -167,6 +168,7 @@ impl Start<'_> {
             kvm: attachments.attach(&*self.machine.kvm),
             console: attachments.attach(console),
             network: self.files.network(&mut attachments),
+            serves_files: self.launch.serves_files,
         };
         let request = match source {
             Source::Bake(bake) => Request::Restore(Restore {

@@ -8,6 +8,7 @@ use vmm_api::{Request, STREAM_PORT};
 
 use crate::error::ErrorKind;
 use crate::launch::Attachments;
+use crate::vm::VMM_WITHIN;
 use crate::vmm::{Process, VmmError};
 
 /// One stream into the guest.
@@ -52,6 +53,18 @@ pub(crate) fn open(process: &Process) -> Result<Stream, StreamError> {
     let request = Request::Connect { port: STREAM_PORT, stream: attachments.attach(&theirs) };
     process.send(&request, &attachments).map_err(StreamError::Vmm)?;
     Ok(Stream { token, socket: UnixStream::from_std(ours).map_err(StreamError::Socket)? })
+}
+
+/// Has the VMM connect to a port of the guest, and says something first, which at most fills a socket's buffer.
+pub(super) async fn connect(process: &Process, port: u32, first: &[u8]) -> Result<UnixStream, StreamError> {
+    let (mut ours, theirs) = StdStream::pair().map_err(StreamError::Socket)?;
+    ours.write_all(first).map_err(StreamError::Socket)?;
+    ours.set_nonblocking(true).map_err(StreamError::Socket)?;
+    let ours = UnixStream::from_std(ours).map_err(StreamError::Socket)?;
+    let mut attachments = Attachments::default();
+    let request = Request::Connect { port, stream: attachments.attach(&theirs) };
+    process.ask(&request, &attachments, VMM_WITHIN).await.map_err(StreamError::Vmm)?;
+    Ok(ours)
 }
 
 /// A number that nothing else names; 0 means "no stream".

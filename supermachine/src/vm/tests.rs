@@ -12,7 +12,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::{BakeError, DiskError, ErrorKind, ExitReason, ExportError, Exported, MachineError, bake_base, chain};
+use crate::disks::OpenedDevice;
+use crate::{
+    BakeError, DeviceNumber, DiskError, ErrorKind, ExitReason, ExportError, Exported, MachineError, bake_base, chain,
+};
 
 /// A host in a directory.
 struct Host {
@@ -195,6 +198,40 @@ async fn disks_come_and_go_with_containers() {
     assert_eq!(vm.attach(&root("other", "one")).await.unwrap().upper_offset_bytes, 0);
     let error = vm.detach(&RootFilesystem { upper_offset_bytes: 8192, ..first.clone() }).await.unwrap_err();
     assert!(matches!(error, DetachError::Agent(_)) && chain(&error).contains("in use"), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn block_devices_come_and_go_with_containers() {
+    let host = Host::new("");
+    let vm = host.start().await.unwrap();
+    let devices = |lengths: &[u64]| {
+        let device = |bytes: &u64| OpenedDevice {
+            path: "/dev/xvdc".into(),
+            number: DeviceNumber { major: 7, minor: 3 },
+            file: fs::File::open("/dev/null").unwrap(),
+            bytes: *bytes,
+            writable: *bytes > 512,
+        };
+        HostDevices(lengths.iter().map(device).collect())
+    };
+    let first = vm.attach_devices(devices(&[1024, 512])).await.unwrap();
+    let told: Vec<_> =
+        first.iter().map(|device| (device.offset_bytes, device.length_bytes, device.read_only)).collect();
+    assert_eq!(told, [(0, 1024, false), (4096, 512, true)]);
+    assert_eq!((first[0].major, first[0].minor), (7, 3));
+    // All that are named, or none: the third is refused.
+    vm.detach_devices(&first[1..]).await.unwrap();
+    let error = vm.attach_devices(devices(&[512, 4608, 1024])).await.unwrap_err();
+    assert!(matches!(&error, DeviceError::Vmm { path, .. } if path == Path::new("/dev/xvdc")));
+    assert!(chain(&error).contains("no room at 16384"), "{}", chain(&error));
+    // The guest keeps what is at 8192, and that keeps nothing else.
+    let again = vm.attach_devices(devices(&[512])).await.unwrap();
+    assert_eq!(again[0].offset_bytes, 4096);
+    let kept = agent_proto::BlockDevice { offset_bytes: 8192, ..Default::default() };
+    let error = vm.detach_devices(&[kept, again[0].clone(), first[0].clone()]).await.unwrap_err();
+    assert!(matches!(error, DetachError::Agent(_)), "{error}");
+    let back = vm.attach_devices(devices(&[512, 512])).await.unwrap();
+    assert_eq!((back[0].offset_bytes, back[1].offset_bytes), (0, 4096));
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ impl VmmError {
     deprecated,
     reason = "the replacement is unsafe because a type could close its descriptor early; an owned one doesn't"
 )]
-pub(super) fn pollable<T: AsRawFd + Into<OwnedFd>>(fd: T) -> std::io::Result<AsyncFd<T>> {
+pub(crate) fn pollable<T: AsRawFd + Into<OwnedFd>>(fd: T) -> std::io::Result<AsyncFd<T>> {
     AsyncFd::new(fd)
 }
 

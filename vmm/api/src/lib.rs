@@ -23,6 +23,8 @@ pub const GUEST_CID: u64 = 3;
 pub const AGENT_PORT: u32 = 1024;
 /// Port on which the agent accepts stdio streams.
 pub const STREAM_PORT: u32 = 1025;
+/// Number of network cards of a machine: so many interfaces its guest can have.
+pub const CARDS: usize = 4;
 /// Host port that the agent tries to connect to, once, when it listens ("knock"). The device refuses it and from
 /// then on delivers connections to the guest.
 pub const READY_PORT: u32 = 1024;
@@ -90,6 +92,9 @@ pub struct Host {
     pub console: Fd,
     /// Whose network the process has.
     pub network: Network,
+    /// Whether it serves files. Then the process keeps what rights that takes, in a root directory that holds nothing
+    /// else: what is mounted there, from outside, is shared with the guest. Root only.
+    pub serves_files: bool,
 }
 
 /// Whose network a VMM has, which is what hooks find through its process id.
@@ -174,16 +179,34 @@ pub enum Request {
         /// Where the image begins on the upper disk, a multiple of 4096 from which on nothing is.
         upper_start: u64,
     },
-    /// Take an image away from the upper disk, whose place is free then. The guest no longer uses it.
+    /// Put a block device of the host on the upper disk of the running VM.
+    AttachDevice {
+        /// The device, opened for reading, and for writing unless it is read-only.
+        device: Fd,
+        /// Its length in bytes, a multiple of 512.
+        length: u64,
+        /// Whether what the guest writes to it fails.
+        read_only: bool,
+        /// Where it begins on the disk, a multiple of 4096 from which on nothing is.
+        start: u64,
+    },
+    /// Take an image or a device away from the upper disk, whose place is free then. The guest no longer uses it.
     DetachUpper {
         /// Where it begins.
         start: u64,
     },
-    /// Connect the network card to a tap device, once. The guest sees its link come up.
+    /// Connect a network card to a tap device; it has none. The guest sees its link come up.
     AttachNetwork {
+        /// Which card, below [`CARDS`].
+        card: u8,
         /// The tap: not blocking, with `IFF_VNET_HDR`; checksums and the segmentation of TCP and UDP may be left to the
         /// guest (`TUNSETOFFLOAD`).
         tap: Fd,
+    },
+    /// Take its tap away from a network card. The guest sees its link go down.
+    DetachNetwork {
+        /// Which card.
+        card: u8,
     },
     /// Pause for good and write device state and memory to the attached files; the VM does not run again.
     Capture {
@@ -241,7 +264,7 @@ pub enum Reply {
     Connecting,
     /// The files, or the network card, are attached.
     Attached,
-    /// The file is no longer attached.
+    /// The file, or the tap, is no longer attached.
     Detached,
     /// The bake's two files are complete (not yet synced).
     Captured {

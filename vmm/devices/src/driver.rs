@@ -208,12 +208,12 @@ pub(crate) fn bring_up(set: &DeviceSet, slot: usize, queues: &[&DriverQueue]) {
 /// Notifies a queue through the event that KVM would signal.
 pub(crate) fn kick(set: &DeviceSet, slot: usize, queue: u32) {
     let address = slot_address(slot) + u64::from(reg::VIRTIO_MMIO_QUEUE_NOTIFY);
-    let (.., event) = set.notifiers().find(|&(at, index, _)| (at, index) == (address, queue)).unwrap();
+    let (.., event) = set.notifiers(slot).find(|&(at, index, _)| (at, index) == (address, queue)).unwrap();
     event.write(1).unwrap();
 }
 
 pub(crate) fn interrupt(set: &DeviceSet, slot: usize) -> &EventFd {
-    set.interrupts().nth(slot).unwrap().1
+    set.interrupt(slot).1
 }
 
 /// Waits for an interrupt and acknowledges it as the kernel does; returns its reasons.

@@ -70,9 +70,20 @@ pub enum DeviceError {
         /// How many.
         open: usize,
     },
+    /// There is no such network card.
+    #[error("there is no network card {number}: a machine has {cards}, counted from 0")]
+    NoCard {
+        /// What was named.
+        number: usize,
+        /// How many there are.
+        cards: usize,
+    },
     /// The network card has its tap, and can neither have another nor be saved with it.
     #[error("the network card is connected already")]
     Attached,
+    /// The guest has mounted the host's files, which it would have to mount again.
+    #[error("device state can't be saved once the guest has mounted files of the host")]
+    Mounted,
     /// No more connections fit.
     #[error("the guest already has {limit} connections, the most that are allowed; close some first")]
     TooManyConnections {

@@ -4,14 +4,14 @@
 //! features or to its configuration space is a new [`VERSION`].
 
 /// Version of the layout; part of the machine key.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 4;
 
 /// Guest physical address of the first virtio-mmio slot.
 pub const MMIO_BASE: u64 = 0xd000_0000;
 /// Bytes that each slot occupies.
 pub const SLOT_BYTES: u64 = 0x1000;
 /// Number of slots, all of them present in every VM.
-pub const SLOTS: usize = 5;
+pub const SLOTS: usize = 9;
 /// Bytes of the whole window.
 pub const MMIO_BYTES: u64 = SLOT_BYTES * SLOTS as u64;
 /// Interrupt line of the first slot; the following slots use the following lines. Edge triggered.
@@ -25,13 +25,30 @@ pub const UPPER_SLOT: usize = 1;
 pub const VSOCK_SLOT: usize = 2;
 /// Slot of the entropy source.
 pub const RNG_SLOT: usize = 3;
-/// Slot of the network card.
-pub const NET_SLOT: usize = 4;
+/// Number of network cards: so many interfaces a guest can have.
+pub const CARDS: usize = 4;
+/// Slots of the network cards.
+pub const NET_SLOTS: [usize; CARDS] = [4, 5, 6, 7];
+/// Slot of the file system device.
+pub const FILES_SLOT: usize = 8;
 
 /// Serial number by which the guest recognises the layer disk.
 pub const LAYERS_SERIAL: &str = "layers";
 /// Serial number by which the guest recognises the upper disk.
 pub const UPPER_SERIAL: &str = "upper";
+/// Name by which the guest mounts the host's files.
+pub const FILES_TAG: &str = "volumes";
+
+/// The user as whom the guest's agent repeats what was done to files on the host, for the guest's kernel to tell programs
+/// that watch them. None of its requests changes a file. Its group says what a name is to be found as: one of the three
+/// that follow, or else what it is.
+pub const NOTICES_UID: u32 = 0xffff_fff0;
+/// There is no such file.
+pub const NOTICES_ABSENT: u32 = 1;
+/// It is a regular file.
+pub const NOTICES_FILE: u32 = 2;
+/// It is a directory.
+pub const NOTICES_DIRECTORY: u32 = 3;
 
 /// The guest's context id on its virtual socket.
 pub const GUEST_CID: u64 = 3;

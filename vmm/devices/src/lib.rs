@@ -1,8 +1,8 @@
-//! The devices of a VM: two disks, a socket device, an entropy source and a network card behind virtio-mmio, and a
-//! serial console.
+//! The devices of a VM: two disks, a socket device, an entropy source, a network card and a file system behind
+//! virtio-mmio, and a serial console.
 //!
-//! The crate knows neither KVM nor bakes. vCPU threads bring register accesses ([`DeviceSet::mmio_read`] and
-//! [`DeviceSet::mmio_write`]); queue notifications and interrupts are eventfds; guest memory is
+//! The crate knows neither KVM nor bakes. vCPU threads bring what is written to registers ([`DeviceSet::mmio_write`]);
+//! what they read as is memory of the guest's ([`Window`]); queue notifications and interrupts are eventfds; guest memory is
 //! [`GuestRam`]. A reader follows a request from `transport` (the register file) through `ring` (taking it from a
 //! queue) to the device's folder, and back through `ring` and its interrupt.
 //!
@@ -17,6 +17,7 @@ mod console;
 #[cfg(test)]
 mod driver;
 mod error;
+mod files;
 mod net;
 mod poll;
 mod ring;
@@ -29,7 +30,9 @@ mod worker;
 
 pub use console::{Console, ConsoleState};
 pub use error::DeviceError;
+pub use files::FileServer;
 pub use set::{Backings, DeviceSet, DeviceSetState};
+pub use transport::Window;
 
 /// Guest memory as the devices see it; a clone refers to the same memory.
 pub type GuestRam = vm_memory::GuestMemoryMmap<()>;

@@ -3,19 +3,24 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_mmio::VIRTIO_MMIO_INT_VRING;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::block::{Block, BlockState, Disk, Role};
-use crate::layout::{LAYERS_SLOT, MMIO_BASE, NET_SLOT, SLOT_BYTES, SLOTS, UPPER_SLOT, slot_address, slot_gsi};
+use crate::files::{FileServer, Files};
+use crate::layout::{
+    CARDS, FILES_SLOT, LAYERS_SLOT, MMIO_BASE, NET_SLOTS, RNG_SLOT, SLOT_BYTES, SLOTS, UPPER_SLOT, VSOCK_SLOT,
+    slot_address, slot_gsi,
+};
 use crate::net::Net;
 use crate::poll::{Poll, new_event};
 use crate::rng::Rng;
-use crate::transport::{Device, Slot, SlotState};
+use crate::transport::{Device, Page, Slot, SlotState, Window};
 use crate::vsock::{Vsock, VsockState};
-use crate::worker::Worker;
+use crate::worker::{Service, Worker};
 use crate::{DeviceError, GuestRam};
 
 /// Offset of the register that queue notifications are written to (virtio 1.3 §4.2.2, QueueNotify).
@@ -24,7 +29,7 @@ const QUEUE_NOTIFY: u64 = virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY
 /// Offset of the register that interrupts are acknowledged in (InterruptACK).
 const INTERRUPT_ACK: u64 = virtio_bindings::virtio_mmio::VIRTIO_MMIO_INTERRUPT_ACK as u64;
 
-/// What stands behind the two disks.
+/// What stands behind the two disks and the file system.
 #[derive(Debug, Default)]
 pub struct Backings {
     /// Files of the layer disk in order, each with its length in bytes (a multiple of 512); opened for reading. On
@@ -33,6 +38,8 @@ pub struct Backings {
     /// Image of the upper disk and its capacity in bytes (a multiple of 512); opened for reading and writing. `None`
     /// leaves a disk of one zeroed sector.
     pub upper: Option<(File, u64)>,
+    /// Serves files; without it the guest is told that there are none.
+    pub files: Option<FileServer>,
 }
 
 /// Saved state of all devices. Untrusted until [`DeviceSet::restore`] accepted it.
@@ -51,12 +58,17 @@ pub struct DeviceSetState {
 /// Dropping it quiesces it.
 #[derive(Debug)]
 pub struct DeviceSet {
-    slots: [Slot; SLOTS],
+    slots: Vec<Slot>,
     layers: Arc<Block>,
     upper: Arc<Block>,
     vsock: Arc<Vsock>,
-    net: Arc<Net>,
+    cards: [Arc<Net>; CARDS],
+    /// Of the cards, those whose events are connected.
+    connected: [AtomicBool; CARDS],
+    files: Arc<Files>,
     workers: [Worker; 3],
+    /// Serves files, if any are served.
+    files_worker: Option<Worker>,
     /// Nobody waits for it.
     unheard: EventFd,
 }
@@ -67,62 +79,86 @@ struct Devices {
     upper: Arc<Block>,
     vsock: Arc<Vsock>,
     rng: Arc<Rng>,
-    net: Arc<Net>,
+    cards: [Arc<Net>; CARDS],
+    files: Arc<Files>,
     workers: [Worker; 3],
+    files_worker: Option<Worker>,
 }
 
 impl Devices {
-    /// The disks have a worker each, as files can keep them waiting. The others never wait and share one.
+    /// The disks have a worker each, as files can keep them waiting, and so has the file system if it has a server. The
+    /// others never wait and share one.
     fn new(
         ram: GuestRam,
+        window: &Window,
         backings: Backings,
-        vsock: impl FnOnce(GuestRam, Poll) -> Result<Vsock, DeviceError>,
+        vsock: impl FnOnce(GuestRam, Page, Poll) -> Result<Vsock, DeviceError>,
     ) -> Result<Self, DeviceError> {
         let (layers_poll, upper_poll, shared_poll) = (Poll::new()?, Poll::new()?, Poll::new()?);
         let layers_disk = Disk::new(Role::Layers.serial(), false, backings.layers)?;
         let upper_disk = Disk::new(Role::Upper.serial(), true, backings.upper.into_iter().collect())?;
-        let layers = Arc::new(Block::new(Role::Layers, layers_disk, ram.clone(), &layers_poll)?);
-        let upper = Arc::new(Block::new(Role::Upper, upper_disk, ram.clone(), &upper_poll)?);
-        let vsock = Arc::new(vsock(ram.clone(), shared_poll.clone())?);
-        let rng = Arc::new(Rng::new(ram.clone(), &shared_poll.next())?);
-        let net = Arc::new(Net::new(ram, shared_poll.next().next())?);
+        let layers =
+            Arc::new(Block::new(Role::Layers, layers_disk, ram.clone(), window.page(LAYERS_SLOT), &layers_poll)?);
+        let upper = Arc::new(Block::new(Role::Upper, upper_disk, ram.clone(), window.page(UPPER_SLOT), &upper_poll)?);
+        let vsock = Arc::new(vsock(ram.clone(), window.page(VSOCK_SLOT), shared_poll.clone())?);
+        let mut poll = shared_poll.next();
+        let rng = Arc::new(Rng::new(ram.clone(), window.page(RNG_SLOT), &poll)?);
+        let mut card = |number| {
+            poll = poll.next();
+            let page = window.page(NET_SLOTS[usize::from(number)]);
+            Net::new(number, ram.clone(), page, poll.clone()).map(Arc::new)
+        };
+        let cards = [card(0)?, card(1)?, card(2)?, card(3)?];
+        let mut shared: Vec<Arc<dyn Service>> = vec![vsock.clone(), rng.clone()];
+        shared.extend(cards.iter().map(|card| Arc::clone(card) as Arc<dyn Service>));
+        let has_server = backings.files.is_some();
+        let files_poll = if has_server { Poll::new()? } else { poll.next() };
+        let files = Arc::new(Files::new(ram, window.page(FILES_SLOT), backings.files, &files_poll)?);
+        let files_worker = if has_server {
+            Some(Worker::new("files", files_poll, vec![files.clone()])?)
+        } else {
+            shared.push(files.clone());
+            None
+        };
         let workers = [
             Worker::new("layers", layers_poll, vec![layers.clone()])?,
             Worker::new("upper", upper_poll, vec![upper.clone()])?,
-            Worker::new("vsock", shared_poll, vec![vsock.clone(), rng.clone(), net.clone()])?,
+            Worker::new("vsock", shared_poll, shared)?,
         ];
-        Ok(Self { layers, upper, vsock, rng, net, workers })
+        Ok(Self { layers, upper, vsock, rng, cards, files, workers, files_worker })
     }
 
     /// By slot.
     fn in_order(&self) -> [Arc<dyn Device>; SLOTS] {
-        [self.layers.clone(), self.upper.clone(), self.vsock.clone(), self.rng.clone(), self.net.clone()]
+        let Self { layers, upper, vsock, rng, files, .. } = self;
+        let [first, second, third, fourth] = self.cards.clone();
+        [layers.clone(), upper.clone(), vsock.clone(), rng.clone(), first, second, third, fourth, files.clone()]
     }
 }
 
 impl DeviceSet {
-    /// Devices as a guest finds them when it boots.
-    pub fn new(ram: GuestRam, backings: Backings) -> Result<Self, DeviceError> {
-        let devices = Devices::new(ram, backings, Vsock::new)?;
-        let slots = devices.in_order().map(Slot::new);
+    /// Devices as a guest finds them when it boots, whose registers it reads in `window`.
+    pub fn new(ram: GuestRam, window: &Window, backings: Backings) -> Result<Self, DeviceError> {
+        let devices = Devices::new(ram, window, backings, Vsock::new)?;
+        let slots = devices.in_order().map(Slot::new).into();
         Self::assemble(slots, devices)
     }
 
     /// Devices as a captured guest left them, with other files behind the disks. The guest learns of new capacities
     /// by an interrupt once it runs. Connections are passed on to it at once, as it listened when it was captured.
-    pub fn restore(state: DeviceSetState, ram: GuestRam, backings: Backings) -> Result<Self, DeviceError> {
-        let devices = Devices::new(ram, backings, |ram, poll| Vsock::restore(state.vsock, ram, poll))?;
-        let saved = <[SlotState; SLOTS]>::try_from(state.slots)
-            .map_err(|_slots| DeviceError::State { device: "the device set", reason: "it has not five slots" })?;
-        let [layers, upper, vsock, rng, net] = devices.in_order();
-        let [saved_layers, saved_upper, saved_vsock, saved_rng, saved_net] = saved;
-        let slots = [
-            Slot::restore(layers, saved_layers)?,
-            Slot::restore(upper, saved_upper)?,
-            Slot::restore(vsock, saved_vsock)?,
-            Slot::restore(rng, saved_rng)?,
-            Slot::restore(net, saved_net)?,
-        ];
+    pub fn restore(
+        state: DeviceSetState,
+        ram: GuestRam,
+        window: &Window,
+        backings: Backings,
+    ) -> Result<Self, DeviceError> {
+        let restore_vsock = |ram, page, poll| Vsock::restore(state.vsock, ram, page, poll);
+        let devices = Devices::new(ram, window, backings, restore_vsock)?;
+        if state.slots.len() != SLOTS {
+            return Err(DeviceError::State { device: "the device set", reason: "it has another number of slots" });
+        }
+        let pages = devices.in_order().into_iter().zip(state.slots);
+        let slots: Vec<Slot> = pages.map(|(device, saved)| Slot::restore(device, saved)).collect::<Result<_, _>>()?;
         if devices.layers.changed_since(state.layers) {
             slots[LAYERS_SLOT].note_config_change();
         }
@@ -132,26 +168,29 @@ impl DeviceSet {
         Self::assemble(slots, devices)
     }
 
-    fn assemble(slots: [Slot; SLOTS], devices: Devices) -> Result<Self, DeviceError> {
-        let Devices { layers, upper, vsock, net, workers, .. } = devices;
-        Ok(Self { slots, layers, upper, vsock, net, workers, unheard: new_event()? })
+    fn assemble(slots: Vec<Slot>, devices: Devices) -> Result<Self, DeviceError> {
+        let Devices { layers, upper, vsock, cards, files, workers, files_worker, .. } = devices;
+        let (connected, unheard) = (Default::default(), new_event()?);
+        Ok(Self { slots, layers, upper, vsock, cards, connected, files, workers, files_worker, unheard })
     }
 
     /// Lets the workers process queues; they look at once at what the queues hold. Interrupts that a captured guest
-    /// hasn't acknowledged are raised again. Each worker's thread calls `enter` before it looks at anything.
-    pub fn start(&self, enter: fn()) -> Result<(), DeviceError> {
+    /// hasn't acknowledged are raised again. Each worker's thread calls `enter` before it looks at anything, but the one
+    /// that serves files calls `enter_files`.
+    pub fn start(&self, enter: fn(), enter_files: fn()) -> Result<(), DeviceError> {
         self.vsock.set_running(true);
         for slot in &self.slots {
             slot.device().rings().interrupt.raise_pending();
         }
-        self.workers.iter().try_for_each(|worker| worker.start(enter))
+        self.workers.iter().try_for_each(|worker| worker.start(enter))?;
+        self.files_worker.iter().try_for_each(|worker| worker.start(enter_files))
     }
 
-    /// A vCPU reads `data.len()` bytes at a guest physical address. What doesn't exist reads as zeros.
-    pub fn mmio_read(&self, address: u64, data: &mut [u8]) {
-        match self.slot_at(address) {
-            Some((slot, offset)) => slot.read(offset, data),
-            None => data.fill(0),
+    /// What a guest sees at a physical address.
+    #[cfg(test)]
+    pub(crate) fn mmio_read(&self, address: u64, data: &mut [u8]) {
+        for (address, byte) in (address..).zip(data) {
+            *byte = self.slot_at(address).map_or(0, |(slot, offset)| slot.read(offset));
         }
     }
 
@@ -162,24 +201,47 @@ impl DeviceSet {
         }
     }
 
-    /// Interrupt lines: GSI and the event that raises it (edge).
+    /// The slots whose events are to be connected before the guest runs: all but those of further cards, which most
+    /// guests never use, and of the file system without a server. Connecting an event takes as long as restoring a device.
+    pub fn slots_at_start(&self) -> impl Iterator<Item = usize> {
+        (0..SLOTS)
+            .filter(|slot| !NET_SLOTS[1..].contains(slot))
+            .filter(|slot| !self.quiet_slots().any(|quiet| quiet == *slot))
+    }
+
+    /// The slots of which only the interrupt is to be connected: a vCPU brings what is written there, which is hardly ever.
+    pub fn quiet_slots(&self) -> impl Iterator<Item = usize> {
+        self.files_worker.is_none().then_some(FILES_SLOT).into_iter()
+    }
+
+    /// The slot of a card whose events aren't connected yet; from then on they count as connected.
+    pub fn slot_to_connect(&self, card: usize) -> Option<usize> {
+        let connected = self.connected.get(card)?.swap(true, Ordering::SeqCst);
+        (card > 0 && !connected).then(|| NET_SLOTS[card])
+    }
+
+    /// Interrupt line of a slot: GSI and the event that raises it (edge).
+    pub fn interrupt(&self, slot: usize) -> (u32, &EventFd) {
+        (slot_gsi(slot), self.slots[slot].device().rings().interrupt.event())
+    }
+
+    /// Interrupt lines of all slots.
     pub fn interrupts(&self) -> impl Iterator<Item = (u32, &EventFd)> {
-        self.slots.iter().enumerate().map(|(slot, page)| (slot_gsi(slot), page.device().rings().interrupt.event()))
+        (0..SLOTS).map(|slot| self.interrupt(slot))
     }
 
-    /// Queue notifications: address of the 4-byte register, value that selects the event, the event. A notification
-    /// may also come through [`Self::mmio_write`].
-    pub fn notifiers(&self) -> impl Iterator<Item = (u64, u32, &EventFd)> {
-        self.slots.iter().enumerate().flat_map(|(slot, page)| {
-            let address = slot_address(slot) + QUEUE_NOTIFY;
-            (0..).zip(page.device().rings().notifiers()).map(move |(queue, event)| (address, queue, event))
-        })
+    /// Queue notifications of a slot: address of the 4-byte register, value that selects the event, the event. A
+    /// notification may also come through [`Self::mmio_write`].
+    pub fn notifiers(&self, slot: usize) -> impl Iterator<Item = (u64, u32, &EventFd)> {
+        let address = slot_address(slot) + QUEUE_NOTIFY;
+        let notifiers = self.slots[slot].device().rings().notifiers();
+        (0..).zip(notifiers).map(move |(queue, event)| (address, queue, event))
     }
 
-    /// Writes that need not be brought here: address of the 4-byte register, the value, and an event that nobody waits
-    /// for. They may also come through [`Self::mmio_write`].
-    pub fn idle_writes(&self) -> impl Iterator<Item = (u64, u32, &EventFd)> {
-        (0..SLOTS).map(|slot| (slot_address(slot) + INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING, &self.unheard))
+    /// A write to a slot that need not be brought here: address of the 4-byte register, the value, and an event that
+    /// nobody waits for. It may also come through [`Self::mmio_write`].
+    pub fn idle_write(&self, slot: usize) -> (u64, u32, &EventFd) {
+        (slot_address(slot) + INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING, &self.unheard)
     }
 
     /// Connects a stream socket to a port of the guest. A refusal shows as end of file on the stream.
@@ -196,11 +258,11 @@ impl DeviceSet {
     /// Adds files to the disks of a running guest, which hears of the new capacities: layers at the end of their disk,
     /// an image at a free place of the upper disk. All of them, or none.
     pub fn attach(&self, backings: Backings, upper_start: u64) -> Result<(), DeviceError> {
-        let Backings { layers, upper } = backings;
+        let Backings { layers, upper, .. } = backings;
         let (mut layer_disk, mut upper_disk) = (self.layers.disk_mut(), self.upper.disk_mut());
         let (has_layers, has_upper) = (!layers.is_empty(), upper.is_some());
         if let Some((file, bytes)) = upper {
-            upper_disk.insert(upper_start, file, bytes)?;
+            upper_disk.insert(upper_start, file, bytes, true)?;
         }
         if let Err(error) = layer_disk.append(layers) {
             // Of the two, only it was changed, if there is one.
@@ -216,17 +278,36 @@ impl DeviceSet {
         Ok(())
     }
 
-    /// Takes away the image at a place of the upper disk. The guest uses it no more: what it still writes fails.
+    /// Adds a block device of the host, of this length, at a free place of the upper disk. A running guest hears of the
+    /// new capacity.
+    pub fn attach_device(&self, start: u64, device: File, bytes: u64, writable: bool) -> Result<(), DeviceError> {
+        self.upper.disk_mut().insert(start, device, bytes, writable)?;
+        self.tell_config_change(UPPER_SLOT);
+        Ok(())
+    }
+
+    /// Takes away the image or device at a place of the upper disk. The guest uses it no more: what it still writes fails.
     pub fn detach(&self, upper_start: u64) -> Result<(), DeviceError> {
         self.upper.disk_mut().remove(upper_start)
     }
 
-    /// Connects the network card to a tap device, opened without waiting, whose frames have a `struct virtio_net_hdr`
+    /// Connects a network card to a tap device, opened without waiting, whose frames have a `struct virtio_net_hdr`
     /// before them. The guest sees its link come up.
-    pub fn attach_network(&self, tap: File) -> Result<(), DeviceError> {
-        self.net.attach(tap)?;
-        self.tell_config_change(NET_SLOT);
+    pub fn attach_network(&self, card: usize, tap: File) -> Result<(), DeviceError> {
+        self.card(card)?.attach(tap)?;
+        self.tell_config_change(NET_SLOTS[card]);
         Ok(())
+    }
+
+    /// Takes its tap away from a network card. The guest sees its link go down.
+    pub fn detach_network(&self, card: usize) -> Result<(), DeviceError> {
+        self.card(card)?.detach();
+        self.tell_config_change(NET_SLOTS[card]);
+        Ok(())
+    }
+
+    fn card(&self, number: usize) -> Result<&Net, DeviceError> {
+        self.cards.get(number).map(Arc::as_ref).ok_or(DeviceError::NoCard { number, cards: CARDS })
     }
 
     /// Has a running guest read a device's configuration again.
@@ -238,18 +319,21 @@ impl DeviceSet {
 
     /// Stops the workers; requests that a worker took are completed. [`Self::start`] undoes it.
     pub fn quiesce(&self) -> Result<(), DeviceError> {
-        self.workers.iter().for_each(Worker::stop);
+        self.all_workers().for_each(Worker::stop);
         self.vsock.set_running(false);
         Ok(())
     }
 
     /// The state of all devices, only after [`Self::quiesce`] and with no connection open.
     pub fn save(&self) -> Result<DeviceSetState, DeviceError> {
-        if self.workers.iter().any(Worker::is_running) {
+        if self.all_workers().any(Worker::is_running) {
             return Err(DeviceError::Running);
         }
-        if self.net.has_link() {
+        if self.cards.iter().any(|card| card.has_link()) {
             return Err(DeviceError::Attached);
+        }
+        if self.files.is_used() {
+            return Err(DeviceError::Mounted);
         }
         Ok(DeviceSetState {
             slots: self.slots.iter().map(Slot::save).collect(),
@@ -257,6 +341,10 @@ impl DeviceSet {
             upper: self.upper.save(),
             vsock: self.vsock.save()?,
         })
+    }
+
+    fn all_workers(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().chain(&self.files_worker)
     }
 
     fn slot_at(&self, address: u64) -> Option<(&Slot, u64)> {

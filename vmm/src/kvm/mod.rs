@@ -75,6 +75,7 @@ impl Kvm {
             (Cap::Irqfd, "KVM_CAP_IRQFD"),
             (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
             (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+            (Cap::ReadonlyMem, "KVM_CAP_READONLY_MEM"),
             (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
             (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
             (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),

@@ -1,6 +1,7 @@
 //! A virtual machine.
 
-use kvm_bindings::{KVM_CLOCK_HOST_TSC, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region};
+use devices::{Window, layout};
+use kvm_bindings::{KVM_CLOCK_HOST_TSC, KVM_MEM_READONLY, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemory, GuestMemoryRegion};
 use vmm_sys_util::eventfd::EventFd;
@@ -23,33 +24,41 @@ fn host_tsc() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
-/// A virtual machine. It keeps its guest memory mapped for as long as it exists.
+/// A virtual machine. It keeps what is memory to its guest mapped for as long as it exists.
 #[derive(Debug)]
 pub struct Vm {
     fd: VmFd,
-    ram: Option<GuestRam>,
+    memory: Option<(GuestRam, Window)>,
 }
 
 impl Vm {
     pub(super) fn new(fd: VmFd) -> Self {
-        Self { fd, ram: None }
+        Self { fd, memory: None }
     }
 
-    /// Gives the guest its memory, one slot per region. Before anything is put on the I/O bus: adding a slot later
+    /// Gives the guest its memory, one slot per region, and its devices' registers, for it to read. Before anything is put on the I/O bus: adding a slot later
     /// waits for a grace period of several milliseconds.
-    pub fn map_memory(&mut self, ram: &GuestRam) -> Result<(), KvmError> {
-        for (slot, region) in (0..).zip(ram.iter()) {
-            let slot = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: region.start_addr().raw_value(),
-                memory_size: region.len(),
-                userspace_addr: region.as_ptr() as u64,
-            };
-            // SAFETY: the region is a live mapping of exactly this size, and `self.ram` keeps it alive.
-            unsafe { self.fd.set_user_memory_region(slot) }.map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
+    pub fn map_memory(&mut self, ram: &GuestRam, registers: &Window) -> Result<(), KvmError> {
+        let regions = ram.iter().map(|region| kvm_userspace_memory_region {
+            guest_phys_addr: region.start_addr().raw_value(),
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+            ..Default::default()
+        });
+        // A write there leaves the guest as if nothing were there.
+        let window = kvm_userspace_memory_region {
+            flags: KVM_MEM_READONLY,
+            guest_phys_addr: layout::MMIO_BASE,
+            memory_size: registers.bytes(),
+            userspace_addr: registers.address() as u64,
+            ..Default::default()
+        };
+        for (slot, region) in (0..).zip(regions.chain([window])) {
+            let region = kvm_userspace_memory_region { slot, ..region };
+            // SAFETY: the region is live memory of exactly this size, and `self.memory` keeps it alive.
+            unsafe { self.fd.set_user_memory_region(region) }.map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
         }
-        self.ram = Some(ram.clone());
+        self.memory = Some((ram.clone(), registers.clone()));
         Ok(())
     }
 
@@ -66,6 +75,11 @@ impl Vm {
     /// Raises the interrupt line (edge) whenever the event is written.
     pub fn connect_interrupt(&self, gsi: u32, event: &EventFd) -> Result<(), KvmError> {
         self.fd.register_irqfd(event, gsi).map_err(refused("KVM_IRQFD"))
+    }
+
+    /// Ends that. When this returns, no interrupt is under way from the event to the interrupt controller.
+    pub fn disconnect_interrupt(&self, gsi: u32, event: &EventFd) -> Result<(), KvmError> {
+        self.fd.unregister_irqfd(event, gsi).map_err(refused("KVM_IRQFD"))
     }
 
     /// Writes the event whenever a guest writes `value`, 4 bytes, to the address.

@@ -126,7 +126,7 @@ impl Vmm {
         let (kvm, console) = self.host_files();
         self.shape = shape;
         let request = Request::Boot(Boot {
-            host: Host { kvm: Fd(0), console: Fd(1), network: Network::New },
+            host: Host { kvm: Fd(0), console: Fd(1), network: Network::New, serves_files: false },
             shape,
             kernel: Fd(2),
             initrd: Fd(3),
@@ -146,7 +146,7 @@ impl Vmm {
         let (kvm, console) = self.host_files();
         self.shape = bake.shape;
         let request = Request::Restore(Restore {
-            host: Host { kvm: Fd(0), console: Fd(1), network: Network::New },
+            host: Host { kvm: Fd(0), console: Fd(1), network: Network::New, serves_files: false },
             shape: bake.shape,
             state: Fd(2),
             memory: Fd(3),

@@ -9,15 +9,17 @@ use serde_json::Value;
 use crate::paths;
 
 /// Each crate and which of ours it may use.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("agent-proto", &[]),
     ("bake", &[]),
     ("cgroup-limits", &[]),
     ("containerd-shim-supermachine-v2", &["agent-proto", "cgroup-limits", "supermachine", "supermachine-config"]),
     ("devices", &[]),
     ("e2e", &[]),
-    ("supermachine", &["agent-proto", "bake", "supermachine-config", "vmm-api"]),
-    ("supermachine-agent", &["agent-proto", "cgroup-limits"]),
+    ("loop-device", &[]),
+    ("mount-tree", &[]),
+    ("supermachine", &["agent-proto", "bake", "mount-tree", "supermachine-config", "vmm-api"]),
+    ("supermachine-agent", &["agent-proto", "cgroup-limits", "mount-tree"]),
     ("supermachine-config", &[]),
     ("supermachine-snapshotter", &["supermachine", "supermachine-config"]),
     ("supermachine-vmm", &["bake", "devices", "vmm-api"]),

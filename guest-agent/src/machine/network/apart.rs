@@ -1,6 +1,6 @@
-//! A network namespace with the machine's card, for containers that have a network. Others have that of the agent, which
-//! shows a loopback interface and no more, as a container without a network does. Both are in a bake: a container joins
-//! one or the other.
+//! The network namespaces of a machine, all of which are in a bake. Containers that have a network when they are made
+//! join one with the first card; others have that of the agent, which shows a loopback interface and no more, as a
+//! container without a network does. The further cards are in a third, where nobody is, until they are needed.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,7 @@ use super::messages;
 use super::netlink::Netlink;
 use crate::sys;
 
-/// The namespace's handle.
+/// The handle of the namespace of containers with a network.
 pub(super) const NAMESPACE: &str = "/run/supermachine/network";
 const DEVICES: &str = "/sys/bus/virtio/devices";
 /// What a network card has in its device's file `device` (virtio 1.3 §5).
@@ -23,32 +23,87 @@ const CARD: &str = "0x0001";
 /// Whether interfaces look for others that have their addresses. The host has seen to that.
 const ACCEPT_DAD: &str = "/proc/sys/net/ipv6/conf/default/accept_dad";
 
-/// The card, in its namespace.
+/// A network namespace.
 #[derive(Debug)]
-pub(crate) struct Card {
+pub(super) struct Room {
     pub(super) netlink: Netlink,
-    /// Of its interface.
-    pub(super) index: u32,
+    pub(super) handle: File,
 }
 
-/// Makes the namespace, with the card in it; nothing if there is none. Must run before the process has a second thread.
-pub(crate) fn set_apart() -> io::Result<Option<Card>> {
-    let Some(index) = find()? else { return Ok(None) };
-    let (own, here) = (File::open("/proc/self/ns/net")?, Netlink::open()?);
+/// The namespaces.
+#[derive(Debug)]
+pub(super) struct Rooms {
+    /// The agent's own.
+    pub(super) own: Room,
+    /// The one that containers with a network join.
+    pub(super) apart: Room,
+    /// The one of cards that nobody uses.
+    pub(super) reserve: Room,
+}
+
+/// A machine's cards as they are in a bake: the first apart, the others in reserve.
+#[derive(Debug)]
+pub(crate) struct Cards {
+    pub(super) rooms: Rooms,
+    /// The indices of their interfaces.
+    pub(super) indices: Vec<u32>,
+}
+
+/// Makes the namespaces, with the cards in them; nothing if there are none. Must run before the process has a second
+/// thread.
+pub(crate) fn set_apart() -> io::Result<Option<Cards>> {
+    let mut indices = find()?;
+    if indices.is_empty() {
+        return Ok(None);
+    }
+    let own = Room::here()?;
     sys::unshare(libc::CLONE_NEWNET)?;
-    let netlink = furnish()?;
-    // Its index stays: there it is the first after the loopback interface's, too.
-    here.ask(messages::hand_over(index, &File::open(NAMESPACE)?))?;
-    // A kernel without IPv6 refuses, and makes no addresses.
-    let _without_ipv6 = netlink.ask(messages::make_no_addresses(index));
+    let apart = Room::here()?;
+    furnish()?;
+    sys::unshare(libc::CLONE_NEWNET)?;
+    let reserve = Room::here()?;
+    for (number, index) in (0..).zip(&mut indices) {
+        let (room, name) = if number == 0 { (&apart, "eth0".to_owned()) } else { (&reserve, reserved(number)) };
+        own.netlink.ask(messages::hand_over(*index, &room.handle, &name))?;
+        *index = room.netlink.index_of(&name)?;
+    }
     // Without a link as yet. That the driver fills its queue takes longer than all that is done after a restore.
-    netlink.ask(messages::raise(index))?;
-    move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::Network))?;
-    Ok(Some(Card { netlink, index }))
+    apart.raise(indices[0])?;
+    move_into_link_name_space(own.handle.as_fd(), Some(LinkNameSpaceType::Network))?;
+    Ok(Some(Cards { rooms: Rooms { own, apart, reserve }, indices }))
+}
+
+/// What a card is called in reserve.
+pub(super) fn reserved(number: u32) -> String {
+    format!("card{number}")
+}
+
+impl Room {
+    /// That of this thread.
+    pub(super) fn here() -> io::Result<Self> {
+        Ok(Self { netlink: Netlink::open()?, handle: File::open("/proc/thread-self/ns/net")? })
+    }
+
+    /// Brings up an interface that gets no address but those that it is given.
+    pub(super) fn raise(&self, index: u32) -> io::Result<()> {
+        // A kernel without IPv6 refuses, and makes no addresses.
+        let _without_ipv6 = self.netlink.ask(messages::make_no_addresses(index));
+        self.netlink.ask(messages::raise(index))
+    }
+
+    /// Works in the namespace, in a thread that ends with it.
+    pub(super) fn inside(&self, work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
+        let enter = || {
+            move_into_link_name_space(self.handle.as_fd(), Some(LinkNameSpaceType::Network))?;
+            work()
+        };
+        let ended = std::thread::scope(|scope| scope.spawn(enter).join());
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
 }
 
 /// Gives this process's new namespace a name and a loopback interface.
-fn furnish() -> io::Result<Netlink> {
+fn furnish() -> io::Result<()> {
     if let Some(folder) = Path::new(NAMESPACE).parent() {
         fs::create_dir_all(folder)?;
     }
@@ -59,26 +114,21 @@ fn furnish() -> io::Result<Netlink> {
     if Path::new(ACCEPT_DAD).exists() {
         fs::write(ACCEPT_DAD, "0")?;
     }
-    Netlink::open()
+    Ok(())
 }
 
-/// The index of the card's interface.
-fn find() -> io::Result<Option<u32>> {
+/// The indices of the cards' interfaces, in the order of the addresses that they are baked with.
+fn find() -> io::Result<Vec<u32>> {
     let devices = fs::read_dir(DEVICES).into_iter().flatten().flatten().map(|device| device.path());
     let is_card =
         |device: &PathBuf| fs::read_to_string(device.join("device")).is_ok_and(|kind| kind.trim_end() == CARD);
-    let Some(card) = devices.into_iter().find(is_card) else { return Ok(None) };
-    let interface = fs::read_dir(card.join("net"))?.next().ok_or(io::ErrorKind::NotFound)??;
-    let index = fs::read_to_string(interface.path().join("ifindex"))?;
-    index.trim_end().parse().map(Some).map_err(io::Error::other)
-}
-
-/// Works in the namespace, in a thread that ends with it.
-pub(super) fn inside(work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
-    let enter = || {
-        move_into_link_name_space(File::open(NAMESPACE)?.as_fd(), Some(LinkNameSpaceType::Network))?;
-        work()
-    };
-    let ended = std::thread::scope(|scope| scope.spawn(enter).join());
-    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    let mut found = Vec::new();
+    for card in devices.filter(is_card) {
+        let interface = fs::read_dir(card.join("net"))?.next().ok_or(io::ErrorKind::NotFound)??.path();
+        let index = fs::read_to_string(interface.join("ifindex"))?;
+        let index: u32 = index.trim_end().parse().map_err(io::Error::other)?;
+        found.push((fs::read_to_string(interface.join("address"))?, index));
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, index)| index).collect())
 }

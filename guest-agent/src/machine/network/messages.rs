@@ -29,12 +29,19 @@ pub(super) fn dress(index: u32, wanted: &ConfigureNetworkRequest) -> Result<Rout
     Ok(RouteNetlinkMessage::SetLink(message))
 }
 
-/// An interface's move to another namespace.
-pub(super) fn hand_over(index: u32, namespace: &File) -> RouteNetlinkMessage {
+/// An interface's move to another namespace, where it is called that.
+pub(super) fn hand_over(index: u32, namespace: &File, name: &str) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    message.attributes = vec![LinkAttribute::NetNsFd(namespace.as_raw_fd())];
+    message.attributes = vec![LinkAttribute::NetNsFd(namespace.as_raw_fd()), LinkAttribute::IfName(name.to_owned())];
     RouteNetlinkMessage::SetLink(message)
+}
+
+/// A question about the interface of that name.
+pub(super) fn look_for(name: &str) -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    RouteNetlinkMessage::GetLink(message)
 }
 
 /// An interface's IPv6 addresses are given to it, and none made of what it was baked with.
@@ -63,7 +70,7 @@ pub(super) fn raise(index: u32) -> RouteNetlinkMessage {
 }
 
 /// An address of an interface, which nobody is asked about: it was given to this machine.
-pub(super) fn address(index: u32, wanted: &InterfaceAddress) -> Result<RouteNetlinkMessage, NetworkError> {
+pub(super) fn address(index: u32, wanted: &InterfaceAddress) -> Result<AddressMessage, NetworkError> {
     let own = ip("address", &wanted.address)?;
     let peer = if wanted.peer.is_empty() { own } else { ip("peer", &wanted.peer)? };
     let mut message = AddressMessage::default();
@@ -78,11 +85,11 @@ pub(super) fn address(index: u32, wanted: &InterfaceAddress) -> Result<RouteNetl
     if let Ok(octets) = <[u8; 4]>::try_from(wanted.broadcast.as_slice()) {
         message.attributes.push(AddressAttribute::Broadcast(octets.into()));
     }
-    Ok(RouteNetlinkMessage::NewAddress(message))
+    Ok(message)
 }
 
 /// A route through an interface.
-pub(super) fn route(index: u32, wanted: &Route) -> Result<RouteNetlinkMessage, NetworkError> {
+pub(super) fn route(index: u32, wanted: &Route) -> Result<RouteMessage, NetworkError> {
     let destination = ip("destination", &wanted.destination)?;
     let mut message = RouteMessage::default();
     message.header.address_family = family(destination);
@@ -107,7 +114,7 @@ pub(super) fn route(index: u32, wanted: &Route) -> Result<RouteNetlinkMessage, N
     if wanted.mtu != 0 {
         message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(wanted.mtu)]));
     }
-    Ok(RouteNetlinkMessage::NewRoute(message))
+    Ok(message)
 }
 
 fn ip(field: &'static str, octets: &[u8]) -> Result<IpAddr, NetworkError> {

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
@@ -27,12 +27,35 @@ impl Netlink {
         outcome(&self.exchange(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)?)
     }
 
+    /// Adds what the message names after what is there for the same destination, or leaves it there.
+    pub(super) fn ask_to_append(&self, message: RouteNetlinkMessage) -> io::Result<()> {
+        match outcome(&self.exchange(message, NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND)?) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Takes away what the message names.
+    pub(super) fn ask_to_remove(&self, message: RouteNetlinkMessage) -> io::Result<()> {
+        outcome(&self.exchange(message, NLM_F_ACK)?)
+    }
+
     /// Whether an interface is up and has a link.
     pub(super) fn is_running(&self, index: u32) -> io::Result<bool> {
-        let answer = self.exchange(messages::look(index), 0)?;
         // After the header there is a `struct ifinfomsg`, whose flags begin at its ninth byte.
-        match answer.get(24..28).and_then(|flags| flags.try_into().ok()).map(u32::from_ne_bytes) {
-            Some(flags) if answer[4..6] != ACKNOWLEDGEMENT => Ok(flags & libc::IFF_RUNNING as u32 != 0),
+        Ok(self.learn(messages::look(index), 24)? & libc::IFF_RUNNING as u32 != 0)
+    }
+
+    /// The index of the interface of that name, the fifth byte there.
+    pub(super) fn index_of(&self, name: &str) -> io::Result<u32> {
+        self.learn(messages::look_for(name), 20)
+    }
+
+    /// A number of the answer to a question.
+    fn learn(&self, question: RouteNetlinkMessage, at: usize) -> io::Result<u32> {
+        let answer = self.exchange(question, 0)?;
+        match answer.get(at..at + 4).and_then(|number| number.try_into().ok()).map(u32::from_ne_bytes) {
+            Some(number) if answer[4..6] != ACKNOWLEDGEMENT => Ok(number),
             _ => outcome(&answer).and(Err(io::ErrorKind::InvalidData.into())),
         }
     }

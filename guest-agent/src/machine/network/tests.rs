@@ -3,6 +3,7 @@
 use std::fs::read_to_string;
 
 use agent_proto::{InterfaceAddress, Route};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
 use super::netlink::outcome;
 use super::*;
@@ -42,11 +43,11 @@ fn an_interface_is_set_up_again_and_again() {
             netlink.ask(messages::dress(LOOPBACK, &wanted).unwrap()).unwrap();
             netlink.ask(messages::raise(LOOPBACK)).unwrap();
             for address in [address(&[10, 9, 0, 2], 24), address(&own, 64)] {
-                netlink.ask(messages::address(LOOPBACK, &address).unwrap()).unwrap();
+                netlink.ask(RouteNetlinkMessage::NewAddress(messages::address(LOOPBACK, &address).unwrap())).unwrap();
             }
             let far = Route { metric: 7, ..route(&[10, 8, 0, 0], 16, &[]) };
             for route in [route(&[0; 4], 0, &[10, 9, 0, 1]), route(&[0; 16], 0, &[]), far] {
-                netlink.ask(messages::route(LOOPBACK, &route).unwrap()).unwrap();
+                netlink.ask(RouteNetlinkMessage::NewRoute(messages::route(LOOPBACK, &route).unwrap())).unwrap();
             }
         }
         assert!(netlink.is_running(LOOPBACK).unwrap());
@@ -59,6 +60,56 @@ fn an_interface_is_set_up_again_and_again() {
         let addresses = read_to_string("/proc/thread-self/net/if_inet6").unwrap();
         // Permanent and without a search for others that have it.
         assert!(addresses.contains("fd000000000000000000000000000002 01 40 00 82"), "{addresses}");
+    });
+}
+
+#[test]
+fn what_an_interface_is_not_to_have_any_more_goes() {
+    alone(|netlink| {
+        let room = Room { netlink, handle: std::fs::File::open("/proc/thread-self/ns/net").unwrap() };
+        room.netlink.ask(messages::raise(LOOPBACK)).unwrap();
+        let before = ConfigureNetworkRequest {
+            addresses: vec![address(&[10, 9, 0, 2], 24), address(&[10, 9, 0, 3], 24)],
+            routes: vec![route(&[10, 8, 0, 0], 16, &[10, 9, 0, 1]), route(&[10, 7, 0, 0], 16, &[10, 9, 0, 1])],
+            ..Default::default()
+        };
+        give(&room, LOOPBACK, &before).unwrap();
+        // With the first goes the second, and the routes.
+        let after = ConfigureNetworkRequest {
+            addresses: before.addresses[1..].to_vec(),
+            routes: before.routes[1..].to_vec(),
+            ..Default::default()
+        };
+        take_away(&room, LOOPBACK, &before, &after).unwrap();
+        give(&room, LOOPBACK, &after).unwrap();
+        let routes = read_to_string("/proc/thread-self/net/route").unwrap();
+        assert!(routes.contains("0000070A") && !routes.contains("0000080A"), "{routes}");
+        let trie = read_to_string("/proc/thread-self/net/fib_trie").unwrap();
+        assert!(trie.contains("10.9.0.3") && !trie.contains("10.9.0.2\n"), "{trie}");
+        // It may be gone already.
+        take_away(&room, LOOPBACK, &before, &after).unwrap();
+    });
+}
+
+#[test]
+fn a_card_is_moved_and_found_by_its_name() {
+    alone(|netlink| {
+        let here = Room { netlink, handle: std::fs::File::open("/proc/thread-self/ns/net").unwrap() };
+        let mut message = LinkMessage::default();
+        let one_of_two = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
+        message.attributes = vec![LinkAttribute::IfName("card1".to_owned()), one_of_two];
+        here.netlink.ask(RouteNetlinkMessage::NewLink(message)).unwrap();
+        let index = here.netlink.index_of("card1").unwrap();
+        let mut card = Card { index, home: None, given: None };
+        let there = std::thread::spawn(|| {
+            crate::sys::unshare(libc::CLONE_NEWNET).unwrap();
+            Room::here().unwrap()
+        });
+        let there = there.join().unwrap();
+        here.hand_over(&mut card, &there, "eth7").unwrap();
+        assert_eq!(there.netlink.index_of("eth7").unwrap(), card.index);
+        assert_eq!(here.netlink.index_of("card1").unwrap_err().raw_os_error(), Some(libc::ENODEV));
+        there.raise(card.index).unwrap();
     });
 }
 

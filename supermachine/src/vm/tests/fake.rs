@@ -101,6 +101,7 @@ impl Fake {
                 self.connect(port, fds.take(stream).unwrap());
             }
             Request::AttachNetwork { .. } => self.reply(&Reply::Attached),
+            Request::DetachNetwork { .. } => self.reply(&Reply::Detached),
             Request::Capture { state, memory } => {
                 File::from(fds.take(state).unwrap()).write_all(b"state").unwrap();
                 File::from(fds.take(memory).unwrap()).write_all(&[9; 4096]).unwrap();
@@ -117,6 +118,14 @@ impl Fake {
                 if let Some(upper) = disks.upper {
                     self.uppers.insert(upper_start, fds.take(upper.file).unwrap());
                 }
+                self.reply(&Reply::Attached);
+            }
+            Request::AttachDevice { start, .. } if start > 8192 => {
+                let message = format!("no room at {start}");
+                self.reply(&Reply::Failed(Failure { kind: FailureKind::Invalid, message }));
+            }
+            Request::AttachDevice { device, start, .. } => {
+                self.uppers.insert(start, fds.take(device).unwrap());
                 self.reply(&Reply::Attached);
             }
             Request::DetachUpper { start } => {

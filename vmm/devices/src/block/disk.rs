@@ -1,10 +1,12 @@
-//! What stands behind a block device: files laid end to end.
+//! What stands behind a block device: files, block devices of the host among them, laid end to end.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FallocateFlags, fallocate, fdatasync};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, fdatasync, seek};
 
 use crate::DeviceError;
 use crate::ring::Buffers;
@@ -34,12 +36,16 @@ struct Extent {
     start: u64,
     /// Bytes of the disk that the file holds; what follows is padding.
     bytes: u64,
+    writable: bool,
+    /// Whether something was written since it was last made durable. A device that isn't written to costs a flush
+    /// nothing, and can't make it fail.
+    is_dirty: AtomicBool,
 }
 
 /// A part of a transfer that one extent answers.
 enum Piece<'d> {
-    /// At a position of a file.
-    File { file: &'d File, offset: u64, bytes: u64 },
+    /// At a position of its file.
+    File { extent: &'d Extent, offset: u64, bytes: u64 },
     /// No file holds it: it reads as zeros.
     Padding { bytes: u64 },
 }
@@ -60,7 +66,7 @@ impl Disk {
             check_length(&file, bytes, self.name, index)?;
             let start = end.checked_next_multiple_of(EXTENT_ALIGN).ok_or_else(|| self.too_large())?;
             end = self.end_of(start, bytes)?;
-            added.push(Extent { file, start, bytes });
+            added.push(Extent::new(file, start, bytes, self.writable));
         }
         if !added.is_empty() {
             self.extents.append(&mut added);
@@ -70,8 +76,9 @@ impl Disk {
         Ok(())
     }
 
-    /// Adds a file at a place where none is, a multiple of [`EXTENT_ALIGN`].
-    pub(crate) fn insert(&mut self, start: u64, file: File, bytes: u64) -> Result<(), DeviceError> {
+    /// Adds a file at a place where none is, a multiple of [`EXTENT_ALIGN`]. What the guest writes to one that isn't
+    /// `writable` fails.
+    pub(crate) fn insert(&mut self, start: u64, file: File, bytes: u64, writable: bool) -> Result<(), DeviceError> {
         let index = self.extents.partition_point(|extent| extent.start < start);
         check_length(&file, bytes, self.name, index)?;
         let end = self.end_of(start, bytes)?;
@@ -81,7 +88,7 @@ impl Disk {
         if !is_free || !start.is_multiple_of(EXTENT_ALIGN) {
             return Err(DeviceError::Place { disk: self.name, start });
         }
-        self.extents.insert(index, Extent { file, start, bytes });
+        self.extents.insert(index, Extent::new(file, start, bytes, writable && self.writable));
         self.bytes = self.bytes.max(end);
         Ok(())
     }
@@ -115,9 +122,9 @@ impl Disk {
         self.check(offset, buffers.bytes() as u64)?;
         while buffers.bytes() > 0 {
             let moved = match self.piece(position, buffers.bytes() as u64) {
-                Piece::File { file, offset, bytes } => {
+                Piece::File { extent, offset, bytes } => {
                     let part = take(&mut buffers, bytes)?;
-                    read_all(file, part, offset)?;
+                    read_all(&extent.file, part, offset)?;
                     bytes
                 }
                 Piece::Padding { bytes } => {
@@ -140,17 +147,14 @@ impl Disk {
 
     /// Makes completed writes durable.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        if self.writable {
-            self.extents.iter().try_for_each(|extent| fdatasync(&extent.file))?;
-        }
-        Ok(())
+        self.extents.iter().try_for_each(Extent::flush)
     }
 
-    /// Gives the space of a range back to the host; it reads as zeros afterwards where the host's filesystem can
-    /// punch holes, and is unchanged where it can't.
+    /// Gives the space of a range back to the host; it reads as zeros afterwards where the host's filesystem or device
+    /// can punch holes, and is unchanged where it can't.
     pub(crate) fn discard(&self, offset: u64, bytes: u64) -> io::Result<()> {
         self.in_files(offset, bytes, |file, offset, bytes| match punch(file, offset, bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+            Err(error) if is_unpunchable(&error) => Ok(()),
             result => result,
         })
     }
@@ -158,7 +162,7 @@ impl Disk {
     /// Makes a range read as zeros.
     pub(crate) fn write_zeroes(&self, offset: u64, bytes: u64) -> io::Result<()> {
         self.in_files(offset, bytes, |file, offset, bytes| match punch(file, offset, bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => overwrite(file, offset, bytes),
+            Err(error) if is_unpunchable(&error) => overwrite(file, offset, bytes),
             result => result,
         })
     }
@@ -171,15 +175,16 @@ impl Disk {
         mut change: impl FnMut(&File, u64, u64) -> io::Result<()>,
     ) -> io::Result<()> {
         self.check(offset, bytes)?;
-        if !self.writable {
-            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
-        }
         let mut done = 0;
         while done < bytes {
-            let Piece::File { file, offset, bytes: part } = self.piece(offset + done, bytes - done) else {
+            let Piece::File { extent, offset, bytes: part } = self.piece(offset + done, bytes - done) else {
                 return Err(io::ErrorKind::InvalidInput.into());
             };
-            change(file, offset, part)?;
+            if !extent.writable {
+                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+            }
+            extent.is_dirty.store(true, Ordering::Relaxed);
+            change(&extent.file, offset, part)?;
             done += part;
         }
         Ok(())
@@ -199,20 +204,40 @@ impl Disk {
         let current = next.checked_sub(1).and_then(|index| self.extents.get(index));
         match current.map(|extent| (extent, position - extent.start)) {
             Some((extent, offset)) if offset < extent.bytes => {
-                Piece::File { file: &extent.file, offset, bytes: wanted.min(extent.bytes - offset) }
+                Piece::File { extent, offset, bytes: wanted.min(extent.bytes - offset) }
             }
             _ => Piece::Padding { bytes: wanted.min(end - position) },
         }
     }
 }
 
+impl Extent {
+    fn new(file: File, start: u64, bytes: u64, writable: bool) -> Self {
+        Self { file, start, bytes, writable, is_dirty: AtomicBool::new(false) }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        if self.is_dirty.swap(false, Ordering::Relaxed) {
+            // What isn't durable now is to fail the next flush, too.
+            fdatasync(&self.file).inspect_err(|_| self.is_dirty.store(true, Ordering::Relaxed))?;
+        }
+        Ok(())
+    }
+}
+
 /// Checks that a file holds what the caller says.
 fn check_length(file: &File, stated: u64, disk: &'static str, index: usize) -> Result<(), DeviceError> {
-    let actual = file.metadata().map_err(|source| DeviceError::Examine { disk, index, source })?.len();
+    let actual = length(file).map_err(|source| DeviceError::Examine { disk, index, source })?;
     if stated == 0 || !stated.is_multiple_of(SECTOR_BYTES) || actual < stated {
         return Err(DeviceError::Backing { disk, index, actual, stated });
     }
     Ok(())
+}
+
+/// How many bytes there are: a block device's file itself has no length.
+fn length(file: &File) -> io::Result<u64> {
+    let metadata = file.metadata()?;
+    if metadata.file_type().is_block_device() { Ok(seek(file, SeekFrom::End(0))?) } else { Ok(metadata.len()) }
 }
 
 fn read_all(file: &File, mut buffers: Buffers<'_>, offset: u64) -> io::Result<()> {
@@ -246,6 +271,12 @@ fn punch(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, bytes)?)
 }
 
+/// Whether zeros have to be written to have any: the host can't punch there at all, not parts of its device's blocks, or
+/// not while something on the host, a mount say, holds the device.
+fn is_unpunchable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput | io::ErrorKind::ResourceBusy)
+}
+
 fn overwrite(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
     static ZEROS: [u8; 65536] = [0; 65536];
     let mut done = 0;
@@ -262,4 +293,52 @@ fn overwrite(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
 
 fn take<'m>(buffers: &mut Buffers<'m>, bytes: u64) -> io::Result<Buffers<'m>> {
     usize::try_from(bytes).ok().and_then(|bytes| buffers.take(bytes)).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::FileExt;
+
+    use loop_device::LoopDevice;
+
+    use super::*;
+
+    #[test]
+    fn only_what_was_written_is_flushed() {
+        // A pipe can't be brought to any medium, which shows whether it is tried.
+        let (pipe, _end) = std::io::pipe().unwrap();
+        let extent = Extent::new(OwnedFd::from(pipe).into(), 0, 512, true);
+        extent.flush().unwrap();
+        extent.is_dirty.store(true, Ordering::Relaxed);
+        for _ in 0..2 {
+            assert_eq!(extent.flush().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn a_block_device_can_be_written_flushed_and_emptied() {
+        let behind = tempfile::NamedTempFile::new().unwrap();
+        behind.as_file().write_all_at(&[5; 1 << 20], 0).unwrap();
+        let Some(device) = LoopDevice::of(behind.path(), &["--sector-size", "4096"]) else {
+            return eprintln!("no loop device can be had");
+        };
+        let file = File::options().read(true).write(true).open(device.path()).unwrap();
+        let mut disk = Disk::new("upper", true, Vec::new()).unwrap();
+        disk.insert(4096, file.try_clone().unwrap(), 1 << 20, true).unwrap();
+        file.write_all_at(&[6; 4096], 4096).unwrap();
+        // Whole blocks, and parts of some, which can't be punched.
+        disk.discard(4096 + 8192, 4096).unwrap();
+        disk.discard(4096 + 512, 1024).unwrap();
+        disk.write_zeroes(4096 + 16384 + 512, 8192).unwrap();
+        disk.flush().unwrap();
+        let mut expected = vec![5; 1 << 20];
+        expected[4096..8192].fill(6);
+        expected[8192..12288].fill(0);
+        expected[16384 + 512..16384 + 512 + 8192].fill(0);
+        let content = std::fs::read(behind.path()).unwrap();
+        let differs = content.iter().zip(&expected).position(|(found, expected)| found != expected);
+        assert_eq!((content.len(), differs), (expected.len(), None), "what is behind the device");
+        assert!(disk.insert(4 << 20, file, 2 << 20, true).is_err(), "it isn't as long");
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) use state::BlockState;
 use crate::layout::{LAYERS_SERIAL, UPPER_SERIAL};
 use crate::poll::{Poll, Watch};
 use crate::ring::Rings;
-use crate::transport::{Device, Identity, read_from};
+use crate::transport::{Device, Identity, Page, read_from};
 use crate::worker::Service;
 use crate::{DeviceError, GuestRam};
 
@@ -91,8 +91,8 @@ impl Role {
 
 impl Block {
     /// A device in its reset state.
-    pub(crate) fn new(role: Role, disk: Disk, ram: GuestRam, poll: &Poll) -> Result<Self, DeviceError> {
-        let rings = Rings::new(ram, role.identity().queues)?;
+    pub(crate) fn new(role: Role, disk: Disk, ram: GuestRam, page: Page, poll: &Poll) -> Result<Self, DeviceError> {
+        let rings = Rings::new(ram, page, role.identity().queues)?;
         for (token, notifier) in (0..).zip(rings.notifiers()) {
             poll.add(notifier.as_raw_fd(), token, Watch::Event)?;
         }

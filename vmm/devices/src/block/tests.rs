@@ -12,7 +12,7 @@ use crate::driver::{
     wait_complete, wait_interrupt, writable,
 };
 use crate::layout::{LAYERS_SLOT, UPPER_SLOT, slot_address};
-use crate::{Backings, DeviceSet};
+use crate::{Backings, DeviceSet, Window};
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -51,12 +51,12 @@ struct Machine {
 impl Machine {
     fn new(backings: Backings) -> Self {
         let ram = ram();
-        let set = DeviceSet::new(ram.clone(), backings).unwrap();
+        let set = DeviceSet::new(ram.clone(), &Window::default(), backings).unwrap();
         let queues = [0x1000, 0x8000].map(|base| DriverQueue::new(&ram, base, 256));
         for (slot, queue) in queues.iter().enumerate() {
             bring_up(&set, slot, &[queue]);
         }
-        set.start(|| ()).unwrap();
+        set.start(|| (), || ()).unwrap();
         Self { ram, set, queues }
     }
 
@@ -104,7 +104,7 @@ fn range(sector: u64, sectors: u32, flags: u32) -> [u8; 16] {
 #[test]
 fn layers_lie_end_to_end_with_zeros_up_to_the_next_page() {
     let layers = vec![backing(&[1; 512]), backing(&[2; 8192]), backing(&[3; 4608])];
-    let mut machine = Machine::new(Backings { layers, upper: None });
+    let mut machine = Machine::new(Backings { layers, upper: None, files: None });
     assert_eq!(machine.capacity(LAYERS_SLOT), (4096 + 8192 + 8192) / 512);
     let mut expected = vec![1; 512];
     expected.resize(4096, 0);
@@ -129,7 +129,8 @@ fn layers_lie_end_to_end_with_zeros_up_to_the_next_page() {
 #[test]
 fn the_layer_disk_can_not_be_written() {
     let (layer, bytes) = backing(&[7; 4096]);
-    let mut machine = Machine::new(Backings { layers: vec![(layer.try_clone().unwrap(), bytes)], upper: None });
+    let mut machine =
+        Machine::new(Backings { layers: vec![(layer.try_clone().unwrap(), bytes)], upper: None, files: None });
     assert_eq!(machine.request(LAYERS_SLOT, OUT, 0, &[readable(DATA, 512)]), (IOERR, 1));
     put(&machine.ram, DATA, &range(0, 8, 0));
     for kind in [DISCARD, WRITE_ZEROES] {
@@ -148,7 +149,7 @@ fn the_layer_disk_can_not_be_written() {
 fn the_upper_disk_keeps_what_is_written() {
     let image = file(&[5; 1 << 20]);
     let upper = Some((image.try_clone().unwrap(), 1 << 20));
-    let mut machine = Machine::new(Backings { layers: vec![], upper });
+    let mut machine = Machine::new(Backings { layers: vec![], upper, files: None });
     put(&machine.ram, DATA, &[6; 1024]);
     assert_eq!(machine.request(UPPER_SLOT, OUT, 3, &[readable(DATA, 100), readable(DATA, 924)]), (OK, 1));
     assert_eq!(machine.request(UPPER_SLOT, FLUSH, 0, &[]), (OK, 1));
@@ -165,10 +166,10 @@ fn the_upper_disk_keeps_what_is_written() {
 fn files_come_and_go_while_a_disk_is_used() {
     let (first, second) = (file(&[5; 5120]), file(&[7; 4096]));
     let upper = |file: &File, bytes| Some((file.try_clone().unwrap(), bytes));
-    let mut machine = Machine::new(Backings { layers: vec![], upper: upper(&first, 5120) });
+    let mut machine = Machine::new(Backings { layers: vec![], upper: upper(&first, 5120), files: None });
     assert_eq!(machine.capacity(LAYERS_SLOT), 1);
     let layers = vec![backing(&[1; 512]), backing(&[2; 4096])];
-    machine.set.attach(Backings { layers, upper: upper(&second, 4096) }, 8192).unwrap();
+    machine.set.attach(Backings { layers, upper: upper(&second, 4096), files: None }, 8192).unwrap();
     for (slot, sectors) in [(LAYERS_SLOT, 16), (UPPER_SLOT, 24)] {
         assert_eq!(wait_interrupt(&machine.set, slot) & 2, 2, "the new capacity is told");
         assert_eq!(machine.capacity(slot), sectors);
@@ -197,14 +198,14 @@ fn files_come_and_go_while_a_disk_is_used() {
     assert_eq!(machine.request(UPPER_SLOT, IN, 0, &[writable(DATA, 512)]), (OK, 513));
     assert_eq!(get(&machine.ram, DATA, 512), [0; 512]);
     assert_eq!(machine.request(UPPER_SLOT, OUT, 0, &[readable(DATA, 512)]), (IOERR, 1));
-    machine.set.attach(Backings { layers: vec![], upper: upper(&first, 5120) }, 0).unwrap();
+    machine.set.attach(Backings { layers: vec![], upper: upper(&first, 5120), files: None }, 0).unwrap();
     assert_eq!(machine.request(UPPER_SLOT, IN, 0, &[writable(DATA, 512)]), (OK, 513));
     assert_eq!(get(&machine.ram, DATA, 512), [5; 512]);
 }
 
 #[test]
 fn a_file_is_put_where_none_is() {
-    let backing = |bytes| Backings { layers: vec![], upper: Some((file(&[5; 8192]), bytes)) };
+    let backing = |bytes| Backings { layers: vec![], upper: Some((file(&[5; 8192]), bytes)), files: None };
     let machine = Machine::new(backing(5120));
     machine.set.attach(backing(4096), 16384).unwrap();
     for (start, bytes) in [(0, 512), (4096, 512), (16384, 512), (8192 + 512, 512), (8192, 16384), (u64::MAX - 511, 512)]
@@ -223,11 +224,36 @@ fn a_file_is_put_where_none_is() {
 }
 
 #[test]
+fn a_device_that_is_read_only_takes_nothing() {
+    let (image, device) = (file(&[5; 4096]), file(&[7; 8192]));
+    let upper = Some((image, 4096));
+    let mut machine = Machine::new(Backings { layers: vec![], upper, files: None });
+    machine.set.attach_device(4096, device.try_clone().unwrap(), 8192, false).unwrap();
+    assert_eq!(wait_interrupt(&machine.set, UPPER_SLOT) & 2, 2, "the new capacity is told");
+    assert_eq!(machine.capacity(UPPER_SLOT), 24);
+    assert_eq!(machine.request(UPPER_SLOT, IN, 8, &[writable(DATA, 512)]), (OK, 513));
+    assert_eq!(get(&machine.ram, DATA, 512), [7; 512]);
+    assert_eq!(machine.request(UPPER_SLOT, OUT, 8, &[readable(DATA, 512)]), (IOERR, 1));
+    put(&machine.ram, DATA, &range(8, 8, 0));
+    for kind in [DISCARD, WRITE_ZEROES] {
+        assert_eq!(machine.request(UPPER_SLOT, kind, 0, &[readable(DATA, 16)]), (IOERR, 1));
+    }
+    assert_eq!(machine.request(UPPER_SLOT, OUT, 0, &[readable(DATA, 512)]), (OK, 1), "its neighbour does");
+    assert_eq!(machine.request(UPPER_SLOT, FLUSH, 0, &[]), (OK, 1));
+    let mut content = [0; 8192];
+    device.read_exact_at(&mut content, 0).unwrap();
+    assert_eq!(content, [7; 8192]);
+    machine.set.detach(4096).unwrap();
+    machine.set.attach_device(4096, device.try_clone().unwrap(), 8192, true).unwrap();
+    assert_eq!(machine.request(UPPER_SLOT, OUT, 8, &[readable(DATA, 512)]), (OK, 1));
+}
+
+#[test]
 fn discarded_and_zeroed_ranges_read_as_zeros_and_take_no_space() {
     let image = file(&[5; 1 << 20]);
     let before = image.metadata().unwrap().blocks();
     let upper = Some((image.try_clone().unwrap(), 1 << 20));
-    let mut machine = Machine::new(Backings { layers: vec![], upper });
+    let mut machine = Machine::new(Backings { layers: vec![], upper, files: None });
     put(&machine.ram, DATA, &[range(8, 800, 0), range(1000, 8, 0)].concat());
     assert_eq!(machine.request(UPPER_SLOT, DISCARD, 0, &[readable(DATA, 32)]), (OK, 1));
     put(&machine.ram, DATA, &range(1024, 1000, 1));
@@ -259,7 +285,7 @@ fn a_write_that_the_host_refuses_is_an_error_of_the_disk() {
     let sealed = memfd_create("sealed", MemfdFlags::ALLOW_SEALING).unwrap();
     rustix::fs::ftruncate(&sealed, 1 << 20).unwrap();
     fcntl_add_seals(&sealed, SealFlags::WRITE).unwrap();
-    let mut machine = Machine::new(Backings { layers: vec![], upper: Some((sealed.into(), 1 << 20)) });
+    let mut machine = Machine::new(Backings { layers: vec![], upper: Some((sealed.into(), 1 << 20)), files: None });
     assert_eq!(machine.request(UPPER_SLOT, OUT, 0, &[readable(DATA, 512)]), (IOERR, 1));
     assert_eq!(machine.request(UPPER_SLOT, IN, 0, &[writable(DATA, 512)]), (OK, 513));
 }
@@ -267,7 +293,8 @@ fn a_write_that_the_host_refuses_is_an_error_of_the_disk() {
 #[test]
 fn a_file_that_shrinks_is_an_error_of_the_disk() {
     let layer = file(&[1; 8192]);
-    let mut machine = Machine::new(Backings { layers: vec![(layer.try_clone().unwrap(), 8192)], upper: None });
+    let mut machine =
+        Machine::new(Backings { layers: vec![(layer.try_clone().unwrap(), 8192)], upper: None, files: None });
     layer.set_len(4096).unwrap();
     assert_eq!(machine.request(LAYERS_SLOT, IN, 0, &[writable(DATA, 8192)]), (IOERR, 1));
     assert_eq!(machine.request(LAYERS_SLOT, IN, 0, &[writable(DATA, 4096)]), (OK, 4097));
@@ -277,7 +304,8 @@ fn a_file_that_shrinks_is_an_error_of_the_disk() {
 fn files_that_do_not_hold_what_was_stated_are_refused() {
     for (bytes, stated) in [(512, 1024u64), (512, 500), (512, 0)] {
         let layers = vec![backing(&[0; 512]), (file(&vec![0; bytes]), stated)];
-        let error = DeviceSet::new(ram(), Backings { layers, upper: None }).unwrap_err();
+        let error =
+            DeviceSet::new(ram(), &Window::default(), Backings { layers, upper: None, files: None }).unwrap_err();
         assert!(matches!(error, DeviceError::Backing { disk: "layers", index: 1, .. }), "{error}");
     }
 }
@@ -308,7 +336,7 @@ fn a_disk_with_nothing_behind_it_is_a_sector_of_zeros() {
 
 #[test]
 fn requests_may_be_cut_anywhere_and_broken_ones_are_given_back() {
-    let mut machine = Machine::new(Backings { layers: vec![backing(&[8; 4096])], upper: None });
+    let mut machine = Machine::new(Backings { layers: vec![backing(&[8; 4096])], upper: None, files: None });
     put(&machine.ram, HEADER, &header(IN, 1));
     // Header in three pieces, status in the same piece as the data.
     let cut = [readable(HEADER, 1), readable(HEADER + 1, 10), readable(HEADER + 11, 5), writable(DATA, 513)];
@@ -327,7 +355,7 @@ fn requests_may_be_cut_anywhere_and_broken_ones_are_given_back() {
 
 #[test]
 fn a_burst_of_requests_costs_one_interrupt() {
-    let mut machine = Machine::new(Backings { layers: vec![backing(&[8; 65536])], upper: None });
+    let mut machine = Machine::new(Backings { layers: vec![backing(&[8; 65536])], upper: None, files: None });
     machine.request(LAYERS_SLOT, IN, 0, &[writable(DATA, 512)]);
     machine.set.quiesce().unwrap();
     let _ = interrupt(&machine.set, LAYERS_SLOT).read();
@@ -338,7 +366,7 @@ fn a_burst_of_requests_costs_one_interrupt() {
         queue.offer(&[readable(HEADER, 16), writable(DATA, 512), writable(STATUS, 1)]);
     }
     reset_interrupt(&machine.set);
-    machine.set.start(|| ()).unwrap();
+    machine.set.start(|| (), || ()).unwrap();
     wait_interrupt(&machine.set, LAYERS_SLOT);
     let queue = &mut machine.queues[LAYERS_SLOT];
     assert_eq!(std::iter::from_fn(|| queue.complete()).count(), 20);
@@ -359,18 +387,19 @@ fn a_restored_machine_finds_its_files_and_hears_of_their_size() {
     let bytes = postcard::to_stdvec(&machine.set.save().unwrap()).unwrap();
     let state: crate::DeviceSetState = postcard::from_bytes(&bytes).unwrap();
 
-    let same = DeviceSet::restore(state.clone(), clone_ram(&machine.ram), Backings::default()).unwrap();
+    let same =
+        DeviceSet::restore(state.clone(), clone_ram(&machine.ram), &Window::default(), Backings::default()).unwrap();
     assert_eq!(same.save().unwrap(), state, "nothing changed, nothing is raised");
 
     let ram = clone_ram(&machine.ram);
-    let backings = Backings { layers: vec![backing(&[4; 8192])], upper: Some(backing(&[0; 1 << 20])) };
-    let set = DeviceSet::restore(state, ram.clone(), backings).unwrap();
+    let backings = Backings { layers: vec![backing(&[4; 8192])], upper: Some(backing(&[0; 1 << 20])), files: None };
+    let set = DeviceSet::restore(state, ram.clone(), &Window::default(), backings).unwrap();
     let queues = machine.queues.map(|queue| queue.moved_to(&ram));
     for slot in [LAYERS_SLOT, UPPER_SLOT] {
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_CONFIG_GENERATION), 1);
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_STATUS), 15);
     }
-    set.start(|| ()).unwrap();
+    set.start(|| (), || ()).unwrap();
     let mut restored = Machine { ram, set, queues };
     assert_eq!((restored.capacity(LAYERS_SLOT), restored.capacity(UPPER_SLOT)), (16, 2048));
     for slot in [LAYERS_SLOT, UPPER_SLOT] {
@@ -389,9 +418,10 @@ fn what_was_under_way_at_a_capture_is_answered_after_the_restore() {
     let backings = || Backings {
         layers: vec![(layer.try_clone().unwrap(), 8192)],
         upper: Some((image.try_clone().unwrap(), 8192)),
+        files: None,
     };
     let mut machine = Machine::new(backings());
-    // Completed, but nobody was there to hear the interrupt.
+    // Completed, and the interrupt is left to the controller that carries it.
     put(&machine.ram, HEADER, &header(IN, 0));
     let unheard = [readable(HEADER, 16), writable(DATA, 512), writable(STATUS, 1)];
     machine.queues[LAYERS_SLOT].offer(&unheard);
@@ -409,10 +439,10 @@ fn what_was_under_way_at_a_capture_is_answered_after_the_restore() {
     let bytes = postcard::to_stdvec(&machine.set.save().unwrap()).unwrap();
 
     let ram = clone_ram(&machine.ram);
-    let set = DeviceSet::restore(postcard::from_bytes(&bytes).unwrap(), ram.clone(), backings()).unwrap();
+    let set =
+        DeviceSet::restore(postcard::from_bytes(&bytes).unwrap(), ram.clone(), &Window::default(), backings()).unwrap();
     let [mut layers, mut upper] = machine.queues.map(|queue| queue.moved_to(&ram));
-    set.start(|| ()).unwrap();
-    assert_eq!(wait_interrupt(&set, LAYERS_SLOT), 1, "the unheard interrupt is raised again");
+    set.start(|| (), || ()).unwrap();
     assert_eq!(layers.complete().map(|(_, written)| written), Some(513));
     assert_eq!(wait_complete(&set, LAYERS_SLOT, &mut layers), (read, 513));
     assert_eq!(wait_complete(&set, UPPER_SLOT, &mut upper), (write, 1));
@@ -431,7 +461,7 @@ fn workers_lose_nothing_under_load() {
     const SECTORS: u64 = 64;
     let content: Vec<u8> = (0..SECTORS).flat_map(|sector| [sector as u8; 512]).collect();
     let Machine { ram, set, queues } =
-        Machine::new(Backings { layers: vec![backing(&content)], upper: Some(backing(&content)) });
+        Machine::new(Backings { layers: vec![backing(&content)], upper: Some(backing(&content)), files: None });
     std::thread::scope(|scope| {
         for (slot, mut queue) in queues.into_iter().enumerate() {
             let (ram, set) = (&ram, &set);
@@ -486,7 +516,7 @@ proptest! {
         let mut queue = DriverQueue::new(&ram, 0x1000, 256);
         let disk = Disk::new("upper", true, vec![(file(&[1; 8192]), 8192)]).unwrap();
         let poll = Poll::new().unwrap();
-        let block = Block::new(Role::Upper, disk, ram.clone(), &poll).unwrap();
+        let block = Block::new(Role::Upper, disk, ram.clone(), Window::default().page(UPPER_SLOT), &poll).unwrap();
         put(&ram, HEADER, &header(kind, sector));
         let payload: Vec<u8> = ranges.iter().flat_map(|&(at, sectors, flags)| range(at, sectors, flags)).collect();
         put(&ram, HEADER + 16, &payload);

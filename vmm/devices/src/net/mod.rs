@@ -26,7 +26,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use crate::poll::{Poll, Watch};
 use crate::ring::{Broken, Buffers, Ring, Rings};
-use crate::transport::{Device, Identity, read_from};
+use crate::transport::{Device, Identity, Page, read_from};
 use crate::worker::Service;
 use crate::{DeviceError, GuestRam};
 use tap::{Sent, Tap};
@@ -46,11 +46,9 @@ const BUDGET: usize = 64;
 /// Token of the tap's events; the queues have theirs below.
 const TAP: u32 = 2;
 
-/// The address that a guest is baked with: a private one. It gets its own before its link is up.
+/// The address that a guest's first card is baked with: a private one. The last byte tells the cards apart, the host
+/// names them by it. Each gets the address of its interface before its link is up.
 const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
-/// Configuration space (§5.1.4): address, status, and the number of queue pairs, which isn't offered.
-const WITHOUT_LINK: [u8; 10] = [MAC[0], MAC[1], MAC[2], MAC[3], MAC[4], MAC[5], 0, 0, 0, 0];
-const WITH_LINK: [u8; 10] = [MAC[0], MAC[1], MAC[2], MAC[3], MAC[4], MAC[5], 1, 0, 0, 0];
 
 const IDENTITY: Identity = Identity {
     name: "net",
@@ -75,6 +73,7 @@ const IDENTITY: Identity = Identity {
 /// The network card.
 #[derive(Debug)]
 pub(crate) struct Net {
+    number: u8,
     wire: Mutex<Wire>,
     has_link: AtomicBool,
     rings: Rings,
@@ -92,17 +91,17 @@ struct Wire {
 }
 
 impl Net {
-    /// A card in its reset state, without a link.
-    pub(crate) fn new(ram: GuestRam, poll: Poll) -> Result<Self, DeviceError> {
-        let rings = Rings::new(ram, IDENTITY.queues)?;
+    /// A card in its reset state, without a link; `number` counts the machine's cards from 0.
+    pub(crate) fn new(number: u8, ram: GuestRam, page: Page, poll: Poll) -> Result<Self, DeviceError> {
+        let rings = Rings::new(ram, page, IDENTITY.queues)?;
         for (token, notifier) in (0..).zip(rings.notifiers()) {
             poll.add(notifier.as_raw_fd(), token, Watch::Event)?;
         }
         let wire = Wire { tap: None, frame: Vec::new(), held: None, is_full: false };
-        Ok(Self { wire: Mutex::new(wire), has_link: AtomicBool::new(false), rings, poll })
+        Ok(Self { number, wire: Mutex::new(wire), has_link: AtomicBool::new(false), rings, poll })
     }
 
-    /// Connects the card to a tap: the link is up. Once only.
+    /// Connects the card to a tap: the link is up.
     pub(crate) fn attach(&self, tap: File) -> Result<(), DeviceError> {
         let mut wire = self.wire();
         if wire.tap.is_some() {
@@ -114,6 +113,14 @@ impl Net {
         wire.tap = Some(tap);
         self.has_link.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Takes the tap away: the link is down.
+    pub(crate) fn detach(&self) {
+        let mut wire = self.wire();
+        // Closed with it, the tap leaves the poll.
+        *wire = Wire { tap: None, frame: Vec::new(), held: None, is_full: false };
+        self.has_link.store(false, Ordering::SeqCst);
     }
 
     /// Whether it is connected.
@@ -244,7 +251,12 @@ impl Device for Net {
     }
 
     fn read_config(&self, at: usize, data: &mut [u8]) {
-        read_from(if self.has_link() { &WITH_LINK } else { &WITHOUT_LINK }, at, data);
+        // §5.1.4: address, status, and the number of queue pairs, which isn't offered.
+        let mut config = [0; 10];
+        config[..MAC.len()].copy_from_slice(&MAC);
+        config[MAC.len() - 1] += self.number;
+        config[MAC.len()] = self.has_link().into();
+        read_from(&config, at, data);
     }
 
     fn reset(&self) {

@@ -9,8 +9,10 @@ use crate::driver::{
     DriverQueue, Piece, bring_up, get, kick, put, ram, read_register, readable, until, wait_complete, wait_interrupt,
     writable,
 };
-use crate::layout::{NET_SLOT, slot_address};
-use crate::{Backings, DeviceError, DeviceSet, GuestRam};
+use crate::layout::{CARDS, NET_SLOTS, slot_address};
+use crate::{Backings, DeviceError, DeviceSet, GuestRam, Window};
+
+const NET_SLOT: usize = NET_SLOTS[0];
 
 /// A guest with a card, and the other end of its wire: a socket that keeps messages apart as a tap does.
 struct Trial {
@@ -26,17 +28,17 @@ struct Trial {
 impl Trial {
     fn new() -> Self {
         let (trial, tap) = Self::without_link();
-        trial.set.attach_network(tap).unwrap();
+        trial.set.attach_network(0, tap).unwrap();
         assert_eq!(wait_interrupt(&trial.set, NET_SLOT) & 2, 2, "the link's change is told");
         trial
     }
 
     fn without_link() -> (Self, File) {
         let ram = ram();
-        let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
+        let set = DeviceSet::new(ram.clone(), &Window::default(), Backings::default()).unwrap();
         let (rx, tx) = (DriverQueue::new(&ram, 0x10_000, 256), DriverQueue::new(&ram, 0x20_000, 256));
         bring_up(&set, NET_SLOT, &[&rx, &tx]);
-        set.start(|| ()).unwrap();
+        set.start(|| (), || ()).unwrap();
         let (tap, wire) = UnixDatagram::pair().unwrap();
         tap.set_nonblocking(true).unwrap();
         let tap = File::from(OwnedFd::from(tap));
@@ -83,11 +85,11 @@ fn the_link_comes_up_once() {
     assert_eq!(trial.status(), 0);
     let generation = read_register(&trial.set, NET_SLOT, reg::VIRTIO_MMIO_CONFIG_GENERATION);
     let second = tap.try_clone().unwrap();
-    trial.set.attach_network(tap).unwrap();
-    assert_eq!(wait_interrupt(&trial.set, NET_SLOT), 2);
+    trial.set.attach_network(0, tap).unwrap();
+    assert_eq!(wait_interrupt(&trial.set, NET_SLOT), 3);
     assert_eq!(trial.status(), 1);
     assert_ne!(read_register(&trial.set, NET_SLOT, reg::VIRTIO_MMIO_CONFIG_GENERATION), generation);
-    assert!(matches!(trial.set.attach_network(second), Err(DeviceError::Attached)));
+    assert!(matches!(trial.set.attach_network(0, second), Err(DeviceError::Attached)));
     trial.set.quiesce().unwrap();
     assert!(matches!(trial.set.save(), Err(DeviceError::Attached)));
 }
@@ -155,7 +157,7 @@ fn frames_are_lost_without_a_link_and_when_they_are_wrong() {
     let (mut trial, tap) = Trial::without_link();
     let head = trial.send(&[readable(0x40_000, 100)]);
     assert_eq!(wait_complete(&trial.set, NET_SLOT, &mut trial.tx), (head, 0));
-    trial.set.attach_network(tap).unwrap();
+    trial.set.attach_network(0, tap).unwrap();
     let scattered: Vec<_> = (0..65).map(|at| readable(0x40_000 + 16 * at, 16)).collect();
     for wrong in [&[writable(0x40_000, 100)][..], &scattered] {
         let head = trial.send(wrong);
@@ -198,4 +200,39 @@ fn too_short_a_frame_is_dropped() {
     trial.wire.send(&on_wire(&frame(60))).unwrap();
     let (_, written) = wait_complete(&trial.set, NET_SLOT, &mut trial.rx);
     assert_eq!(written as usize, HEADER_BYTES + 60);
+}
+
+#[test]
+fn a_card_without_its_tap_has_no_link_and_takes_another() {
+    let mut trial = Trial::new();
+    trial.set.detach_network(0).unwrap();
+    assert_eq!(wait_interrupt(&trial.set, NET_SLOT) & 2, 2, "the link's change is told");
+    assert_eq!(trial.status(), 0);
+    // What the guest sends is lost, what comes stays outside.
+    put(&trial.ram, 0x100_000, &frame(100));
+    let head = trial.send(&[readable(0x100_000, 112)]);
+    assert_eq!(wait_complete(&trial.set, NET_SLOT, &mut trial.tx), (head, 0));
+    let (tap, wire) = UnixDatagram::pair().unwrap();
+    tap.set_nonblocking(true).unwrap();
+    trial.set.attach_network(0, File::from(OwnedFd::from(tap))).unwrap();
+    assert_eq!(wait_interrupt(&trial.set, NET_SLOT) & 2, 2, "the link's change is told");
+    trial.send(&[readable(0x100_000, 112)]);
+    let mut sent = [0; 200];
+    let bytes = wire.recv(&mut sent).unwrap();
+    assert_eq!(sent[..bytes], on_wire(&frame(100)));
+}
+
+#[test]
+fn cards_are_told_apart_and_connected_when_they_are_used() {
+    let set = DeviceSet::new(ram(), &Window::default(), Backings::default()).unwrap();
+    let address = |slot: usize| {
+        let mut address = [0; 6];
+        set.mmio_read(slot_address(slot) + u64::from(reg::VIRTIO_MMIO_CONFIG), &mut address);
+        address
+    };
+    assert_eq!(NET_SLOTS.map(address), [1, 2, 3, 4].map(|last| [2, 0, 0, 0, 0, last]));
+    assert_eq!(set.slots_at_start().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!([0, 1, 3, 1, CARDS].map(|card| set.slot_to_connect(card)), [None, Some(5), Some(7), None, None]);
+    let error = set.detach_network(CARDS).unwrap_err();
+    assert!(error.to_string().contains("no network card 4"), "{error}");
 }

@@ -17,6 +17,8 @@ pub(crate) struct Chain<'m> {
     pub(crate) head: u16,
     /// The memory it refers to, or why that can't be used.
     pub(crate) request: Result<Request<'m>, Malformed>,
+    /// The same as the ring has it, for libraries that gather it themselves: the guest may have changed it since.
+    pub(crate) descriptors: DescriptorChain<&'m GuestRam>,
 }
 
 /// The memory of a request.
@@ -44,7 +46,8 @@ pub(crate) enum Malformed {
 
 impl<'m> Chain<'m> {
     pub(super) fn gather(descriptors: DescriptorChain<&'m GuestRam>, ram: &'m GuestRam) -> Self {
-        Self { head: descriptors.head_index(), request: Request::gather(descriptors, ram) }
+        let request = Request::gather(descriptors.clone(), ram);
+        Self { head: descriptors.head_index(), request, descriptors }
     }
 }
 

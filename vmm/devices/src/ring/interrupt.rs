@@ -1,27 +1,32 @@
 //! The interrupt line of a slot and the register that says why it was raised.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
+use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
+use virtio_bindings::virtio_mmio::{
+    VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING, VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_STATUS,
+};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::DeviceError;
 use crate::poll::new_event;
+use crate::transport::Page;
 
 /// Raised by the device, acknowledged by the driver (virtio 1.3 §4.2.2, InterruptStatus and InterruptACK).
 ///
-/// That buffers were used counts as acknowledged once it was told: the driver looks for them after that, and another
-/// use raises the line again. Its acknowledgment, which every interrupt would leave the guest for, then needs no one.
+/// That buffers were used is always among the reasons: the driver looks for them at every interrupt, and another use
+/// raises the line again. So that it reads this, and its acknowledgment, need no one here.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
-    status: AtomicU32,
+    page: Page,
     needs_reset: AtomicBool,
     event: EventFd,
 }
 
 impl Interrupt {
-    pub(crate) fn new() -> Result<Self, DeviceError> {
-        Ok(Self { status: AtomicU32::new(0), needs_reset: AtomicBool::new(false), event: new_event()? })
+    pub(crate) fn new(page: Page) -> Result<Self, DeviceError> {
+        page.store(VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_INT_VRING);
+        Ok(Self { page, needs_reset: AtomicBool::new(false), event: new_event()? })
     }
 
     /// The event that carries the line.
@@ -31,45 +36,39 @@ impl Interrupt {
 
     /// Says that buffers were used.
     pub(crate) fn signal_used(&self) {
-        self.raise(VIRTIO_MMIO_INT_VRING);
+        // Fails only when the counter is at its limit, and then the event is pending anyway.
+        let _ = self.event.write(1);
     }
 
-    /// Says that the configuration space changed, or the status register by the device's own doing.
-    pub(crate) fn signal_config(&self) {
-        self.raise(VIRTIO_MMIO_INT_CONFIG);
-    }
-
-    /// Notes a configuration change for [`Self::raise_pending`].
+    /// Notes a change of the configuration space, or of the status register by the device's own doing, for
+    /// [`Self::raise_pending`].
     pub(crate) fn note_config(&self) {
-        self.status.fetch_or(VIRTIO_MMIO_INT_CONFIG, Ordering::SeqCst);
+        self.page.set(VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_INT_CONFIG);
     }
 
-    /// Raises the line again if the driver hasn't acknowledged everything: an edge may have been lost in a capture.
+    /// Raises the line if the driver hasn't acknowledged a change yet.
     pub(crate) fn raise_pending(&self) {
-        if self.status() != 0 {
-            self.raise(0);
+        if self.has_config_change() {
+            self.signal_used();
         }
     }
 
-    /// Tells the driver the reasons that aren't acknowledged yet.
-    pub(crate) fn tell(&self) -> u32 {
-        self.status.fetch_and(!VIRTIO_MMIO_INT_VRING, Ordering::SeqCst)
-    }
-
-    /// The reasons that aren't acknowledged yet.
-    pub(crate) fn status(&self) -> u32 {
-        self.status.load(Ordering::SeqCst)
+    /// Whether there was a change that the driver hasn't acknowledged yet.
+    pub(crate) fn has_config_change(&self) -> bool {
+        self.page.load(VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_CONFIG != 0
     }
 
     /// The driver has seen these reasons.
     pub(crate) fn acknowledge(&self, reasons: u32) {
-        self.status.fetch_and(!reasons, Ordering::SeqCst);
+        self.page.clear(VIRTIO_MMIO_INTERRUPT_STATUS, reasons & VIRTIO_MMIO_INT_CONFIG);
     }
 
     /// The device gave up until it is reset (virtio 1.3 §2.1.2).
     pub(crate) fn require_reset(&self) {
         self.needs_reset.store(true, Ordering::SeqCst);
-        self.signal_config();
+        self.page.set(VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_NEEDS_RESET);
+        self.note_config();
+        self.raise_pending();
     }
 
     /// Whether the device gave up.
@@ -77,15 +76,21 @@ impl Interrupt {
         self.needs_reset.load(Ordering::SeqCst)
     }
 
-    /// Puts both registers to given values, without raising the line.
-    pub(crate) fn set(&self, status: u32, needs_reset: bool) {
-        self.status.store(status, Ordering::SeqCst);
-        self.needs_reset.store(needs_reset, Ordering::SeqCst);
+    /// Shows the driver the device's status.
+    pub(crate) fn show_status(&self, status: u32) {
+        self.page.store(VIRTIO_MMIO_STATUS, status);
+        // If it gave up in between, the bit was overwritten.
+        if self.needs_reset() {
+            self.page.set(VIRTIO_MMIO_STATUS, VIRTIO_CONFIG_S_NEEDS_RESET);
+        }
     }
 
-    fn raise(&self, reason: u32) {
-        self.status.fetch_or(reason, Ordering::SeqCst);
-        // Fails only when the counter is at its limit, and then the event is pending anyway.
-        let _ = self.event.write(1);
+    /// Puts the reasons and the device's failure to what is given, without raising the line.
+    pub(crate) fn reset_to(&self, has_config_change: bool, needs_reset: bool) {
+        self.needs_reset.store(needs_reset, Ordering::SeqCst);
+        self.acknowledge(VIRTIO_MMIO_INT_CONFIG);
+        if has_config_change {
+            self.note_config();
+        }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) use interrupt::Interrupt;
 pub(crate) use queue::{Broken, Ring, RingState};
 
 use crate::poll::new_event;
+use crate::transport::Page;
 use crate::{DeviceError, GuestRam};
 
 /// The queues of one device, its interrupt line and its notifications.
@@ -27,6 +28,8 @@ use crate::{DeviceError, GuestRam};
 pub(crate) struct Rings {
     /// Guest memory.
     pub(crate) ram: GuestRam,
+    /// The register page of the device's slot.
+    pub(crate) page: Page,
     /// The device's interrupt line.
     pub(crate) interrupt: Interrupt,
     notifiers: Vec<EventFd>,
@@ -43,12 +46,13 @@ pub(crate) struct Queues {
 }
 
 impl Rings {
-    /// Queues in their reset state.
-    pub(crate) fn new(ram: GuestRam, sizes: &[u16]) -> Result<Self, DeviceError> {
+    /// Queues in their reset state, of the slot with this page.
+    pub(crate) fn new(ram: GuestRam, page: Page, sizes: &[u16]) -> Result<Self, DeviceError> {
         let invalid = |_| DeviceError::State { device: "a queue", reason: "its size is not a power of two" };
         Ok(Self {
             ram,
-            interrupt: Interrupt::new()?,
+            interrupt: Interrupt::new(page.clone())?,
+            page,
             notifiers: sizes.iter().map(|_| new_event()).collect::<Result<_, _>>()?,
             queues: Mutex::new(Queues {
                 active: false,

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
+use crate::Window;
 use crate::driver::{DriverQueue, RAM_BYTES, get, put, ram, readable, writable};
 
 const SIZE: u16 = 16;
@@ -98,7 +99,7 @@ fn serving_leaves_work_beyond_the_budget_and_notifies_itself() {
     for _ in 0..5 {
         queue.offer(&[writable(0x9000, 4)]);
     }
-    let rings = Rings::new(ram, &[SIZE]).unwrap();
+    let rings = Rings::new(ram, Window::default().page(0), &[SIZE]).unwrap();
     *rings.lock() = Queues { active: true, rings: vec![ring_over(&queue)] };
     let mut served = 0;
     rings.serve(0, 3, |_| {
@@ -121,7 +122,7 @@ fn a_broken_ring_stops_the_device_and_says_so() {
     let ram = ram();
     let queue = DriverQueue::new(&ram, 0, SIZE);
     ram.write_obj(u16::MAX, GuestAddress(queue.avail_ring() + 2)).unwrap();
-    let rings = Rings::new(ram, &[SIZE]).unwrap();
+    let rings = Rings::new(ram, Window::default().page(0), &[SIZE]).unwrap();
     *rings.lock() = Queues { active: true, rings: vec![ring_over(&queue)] };
     rings.serve(0, 3, |_| 0);
     assert!(!rings.lock().active && rings.interrupt.needs_reset());

@@ -13,7 +13,7 @@ use vmm_sys_util::epoll::EventSet;
 
 use crate::poll::{Poll, Watch};
 use crate::ring::{Chain, Rings};
-use crate::transport::{Device, Identity};
+use crate::transport::{Device, Identity, Page};
 use crate::worker::Service;
 use crate::{DeviceError, GuestRam};
 
@@ -37,8 +37,8 @@ pub(crate) struct Rng {
 
 impl Rng {
     /// A device in its reset state.
-    pub(crate) fn new(ram: GuestRam, poll: &Poll) -> Result<Self, DeviceError> {
-        let rings = Rings::new(ram, IDENTITY.queues)?;
+    pub(crate) fn new(ram: GuestRam, page: Page, poll: &Poll) -> Result<Self, DeviceError> {
+        let rings = Rings::new(ram, page, IDENTITY.queues)?;
         for (token, notifier) in (0..).zip(rings.notifiers()) {
             poll.add(notifier.as_raw_fd(), token, Watch::Event)?;
         }

@@ -2,15 +2,15 @@ use crate::driver::{
     DriverQueue, bring_up, clone_ram, get, kick, ram, readable, wait_complete, wait_interrupt, writable,
 };
 use crate::layout::RNG_SLOT;
-use crate::{Backings, DeviceSet};
+use crate::{Backings, DeviceSet, Window};
 
 #[test]
 fn requests_are_filled_up_to_the_limit() {
     let ram = ram();
-    let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
+    let set = DeviceSet::new(ram.clone(), &Window::default(), Backings::default()).unwrap();
     let mut queue = DriverQueue::new(&ram, 0x1000, 16);
     bring_up(&set, RNG_SLOT, &[&queue]);
-    set.start(|| ()).unwrap();
+    set.start(|| (), || ()).unwrap();
     for (pieces, expected) in [
         (vec![writable(0x8000, 32), writable(0x9000, 32)], 64),
         (vec![writable(0x8000, 1 << 20)], 1024),
@@ -29,10 +29,10 @@ fn requests_are_filled_up_to_the_limit() {
 #[test]
 fn two_restores_of_one_state_give_different_bytes() {
     let ram = ram();
-    let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
+    let set = DeviceSet::new(ram.clone(), &Window::default(), Backings::default()).unwrap();
     let mut queue = DriverQueue::new(&ram, 0x1000, 16);
     bring_up(&set, RNG_SLOT, &[&queue]);
-    set.start(|| ()).unwrap();
+    set.start(|| (), || ()).unwrap();
     queue.offer(&[writable(0x8000, 32)]);
     kick(&set, RNG_SLOT, 0);
     wait_complete(&set, RNG_SLOT, &mut queue);
@@ -43,10 +43,15 @@ fn two_restores_of_one_state_give_different_bytes() {
     let bytes = postcard::to_stdvec(&set.save().unwrap()).unwrap();
     let restore = || {
         let copy = clone_ram(&ram);
-        let restored =
-            DeviceSet::restore(postcard::from_bytes(&bytes).unwrap(), copy.clone(), Backings::default()).unwrap();
+        let restored = DeviceSet::restore(
+            postcard::from_bytes(&bytes).unwrap(),
+            copy.clone(),
+            &Window::default(),
+            Backings::default(),
+        )
+        .unwrap();
         assert_eq!(restored.save().unwrap(), set.save().unwrap());
-        restored.start(|| ()).unwrap();
+        restored.start(|| (), || ()).unwrap();
         assert_eq!(wait_interrupt(&restored, RNG_SLOT), 1);
         get(&copy, 0xa000, 32)
     };

@@ -1,4 +1,5 @@
-//! System calls that move bytes between files and guest memory. The only unsafe room of this crate.
+//! System calls that move bytes between files and guest memory, and guest memory as a library wants it. The only unsafe
+//! room of this crate.
 //!
 //! Guest memory must never be seen as a Rust slice: the guest may change it at any time. `vm-memory` has volatile
 //! reads and writes for files, but only at the file's own position and one buffer at a time. A disk needs an offset
@@ -6,10 +7,14 @@
 //! five calls are made here, all with the same shape.
 #![allow(unsafe_code, reason = "the buffers are guest memory, which only system calls may touch")]
 
+mod view;
+
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vm_memory::VolatileSlice;
+
+pub(crate) use view::View;
 
 /// Most buffers that one call takes; a caller with more loops, as it does for any short transfer.
 const BATCH: usize = 64;

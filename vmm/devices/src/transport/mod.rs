@@ -1,22 +1,25 @@
 //! virtio-mmio, version 2 (virtio 1.3 §4.2): one register page per device.
 //!
-//! The register file belongs to the vCPU threads. It hands the queues to the device's worker when the driver sets
+//! What registers read as, the guest sees in memory ([`Window`]); the register file writes it there. It belongs to the
+//! vCPU threads, and hands the queues to the device's worker when the driver sets
 //! `DRIVER_OK` and takes them back on a reset; in between no write reaches their configuration.
 
 mod registers;
 mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
 use virtio_bindings::virtio_mmio as reg;
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::QueueT;
 
 pub(crate) use state::SlotState;
+pub(crate) use window::Page;
+pub use window::Window;
 
 use crate::ring::Rings;
 use registers::{Registers, Transition};
@@ -29,7 +32,9 @@ const VENDOR: u32 = 0x6d76_6d73;
 /// What a length or address of shared memory reads as where there is none (§4.2.2).
 const NO_SHARED_MEMORY: u32 = u32::MAX;
 /// First byte of the device's configuration space.
-const CONFIG: u64 = reg::VIRTIO_MMIO_CONFIG as u64;
+const CONFIG: u32 = reg::VIRTIO_MMIO_CONFIG;
+/// Bytes of it that can be other than zero.
+const CONFIG_BYTES: usize = 128;
 
 /// What a kind of device is, the same for all its instances.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +71,13 @@ pub(crate) struct Slot {
 impl Slot {
     /// A slot in its reset state.
     pub(crate) fn new(device: Arc<dyn Device>) -> Self {
-        Self { device, registers: Mutex::default() }
+        Self::with_registers(device, Registers::default())
+    }
+
+    fn with_registers(device: Arc<dyn Device>, registers: Registers) -> Self {
+        let slot = Self { device, registers: Mutex::new(registers) };
+        slot.show(&slot.registers());
+        slot
     }
 
     /// The device in the slot.
@@ -78,24 +89,21 @@ impl Slot {
     pub(crate) fn note_config_change(&self) {
         let mut registers = self.registers();
         registers.config_generation = registers.config_generation.wrapping_add(1);
+        self.show(&registers);
         self.device.rings().interrupt.note_config();
     }
 
-    /// Reads at an offset into the page. Registers are 4 bytes wide and read as zero in any other way.
-    pub(crate) fn read(&self, offset: u64, data: &mut [u8]) {
-        data.fill(0);
-        if let Some(at) = offset.checked_sub(CONFIG) {
-            let at = usize::try_from(at).unwrap_or(usize::MAX);
-            self.device.read_config(at, data);
-        } else if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
-            *word = self.read_register(offset).to_le_bytes();
-        }
+    /// A byte as the guest sees it at an offset into the page.
+    #[cfg(test)]
+    pub(crate) fn read(&self, offset: u64) -> u8 {
+        let [register, byte] = [offset & !3, offset & 3].map(|part| u32::try_from(part).unwrap());
+        self.device.rings().page.load(register).to_le_bytes()[byte as usize]
     }
 
     /// Writes at an offset into the page. Anything but 4 bytes is ignored, and so is the configuration space.
     pub(crate) fn write(&self, offset: u64, data: &[u8]) {
-        if let (Ok(word), true) = (<[u8; 4]>::try_from(data), offset < CONFIG) {
-            self.write_register(offset, u32::from_le_bytes(word));
+        if let (Ok(word), true) = (<[u8; 4]>::try_from(data), offset < CONFIG.into()) {
+            self.write_register(register(offset), u32::from_le_bytes(word));
         }
     }
 
@@ -103,57 +111,60 @@ impl Slot {
         self.registers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read_register(&self, offset: u64) -> u32 {
-        let identity = self.device.identity();
-        let interrupt = &self.device.rings().interrupt;
-        match register(offset) {
-            reg::VIRTIO_MMIO_MAGIC_VALUE => MAGIC,
-            reg::VIRTIO_MMIO_VERSION => VERSION,
-            reg::VIRTIO_MMIO_DEVICE_ID => identity.device_id,
-            reg::VIRTIO_MMIO_VENDOR_ID => VENDOR,
-            reg::VIRTIO_MMIO_DEVICE_FEATURES => self.registers().read_device_features(identity.features),
-            reg::VIRTIO_MMIO_QUEUE_NUM_MAX => {
-                self.queue_index().and_then(|queue| identity.queues.get(queue)).copied().map_or(0, u32::from)
-            }
-            reg::VIRTIO_MMIO_QUEUE_READY => self.queue_ready().into(),
-            reg::VIRTIO_MMIO_INTERRUPT_STATUS => interrupt.tell(),
-            reg::VIRTIO_MMIO_STATUS => {
-                let failed = if interrupt.needs_reset() { VIRTIO_CONFIG_S_NEEDS_RESET } else { 0 };
-                self.registers().status | failed
-            }
-            reg::VIRTIO_MMIO_CONFIG_GENERATION => self.registers().config_generation,
-            reg::VIRTIO_MMIO_SHM_LEN_LOW
-            | reg::VIRTIO_MMIO_SHM_LEN_HIGH
-            | reg::VIRTIO_MMIO_SHM_BASE_LOW
-            | reg::VIRTIO_MMIO_SHM_BASE_HIGH => NO_SHARED_MEMORY,
-            _ => 0,
+    /// Shows the driver what the registers are now. Why it was interrupted, the interrupt shows.
+    fn show(&self, registers: &Registers) {
+        let (identity, rings) = (self.device.identity(), self.device.rings());
+        for (register, value) in [
+            (reg::VIRTIO_MMIO_MAGIC_VALUE, MAGIC),
+            (reg::VIRTIO_MMIO_VERSION, VERSION),
+            (reg::VIRTIO_MMIO_DEVICE_ID, identity.device_id),
+            (reg::VIRTIO_MMIO_VENDOR_ID, VENDOR),
+            (reg::VIRTIO_MMIO_DEVICE_FEATURES, registers.read_device_features(identity.features)),
+            (reg::VIRTIO_MMIO_QUEUE_NUM_MAX, registers.selected(identity.queues).copied().map_or(0, u32::from)),
+            (reg::VIRTIO_MMIO_QUEUE_READY, self.queue_ready(registers).into()),
+            (reg::VIRTIO_MMIO_CONFIG_GENERATION, registers.config_generation),
+            (reg::VIRTIO_MMIO_SHM_LEN_LOW, NO_SHARED_MEMORY),
+            (reg::VIRTIO_MMIO_SHM_LEN_HIGH, NO_SHARED_MEMORY),
+            (reg::VIRTIO_MMIO_SHM_BASE_LOW, NO_SHARED_MEMORY),
+            (reg::VIRTIO_MMIO_SHM_BASE_HIGH, NO_SHARED_MEMORY),
+        ] {
+            rings.page.store(register, value);
+        }
+        rings.interrupt.show_status(registers.status);
+        let mut config = [0; CONFIG_BYTES];
+        self.device.read_config(0, &mut config);
+        let (words, _rest) = config.as_chunks();
+        for (register, word) in (CONFIG..).step_by(size_of::<u32>()).zip(words) {
+            rings.page.store(register, u32::from_le_bytes(*word));
         }
     }
 
-    fn write_register(&self, offset: u64, value: u32) {
-        match register(offset) {
-            reg::VIRTIO_MMIO_QUEUE_NOTIFY => {
-                self.device.rings().notify(usize::try_from(value).unwrap_or(usize::MAX));
-            }
-            reg::VIRTIO_MMIO_INTERRUPT_ACK => self.device.rings().interrupt.acknowledge(value),
-            reg::VIRTIO_MMIO_STATUS => self.write_status(value),
-            reg::VIRTIO_MMIO_DEVICE_FEATURES_SEL => self.registers().device_features_select = value,
-            reg::VIRTIO_MMIO_DRIVER_FEATURES_SEL => self.registers().driver_features_select = value,
-            reg::VIRTIO_MMIO_DRIVER_FEATURES => self.registers().write_driver_features(value),
-            reg::VIRTIO_MMIO_QUEUE_SEL => self.registers().queue_select = value,
-            name => self.write_queue(name, value),
+    fn write_register(&self, name: u32, value: u32) {
+        let rings = self.device.rings();
+        match name {
+            reg::VIRTIO_MMIO_QUEUE_NOTIFY => return rings.notify(usize::try_from(value).unwrap_or(usize::MAX)),
+            reg::VIRTIO_MMIO_INTERRUPT_ACK => return rings.interrupt.acknowledge(value),
+            _ => {}
         }
+        let mut registers = self.registers();
+        match name {
+            reg::VIRTIO_MMIO_STATUS => self.write_status(&mut registers, value),
+            reg::VIRTIO_MMIO_DEVICE_FEATURES_SEL => registers.device_features_select = value,
+            reg::VIRTIO_MMIO_DRIVER_FEATURES_SEL => registers.driver_features_select = value,
+            reg::VIRTIO_MMIO_DRIVER_FEATURES => registers.write_driver_features(value),
+            reg::VIRTIO_MMIO_QUEUE_SEL => registers.queue_select = value,
+            name => self.write_queue(&registers, name, value),
+        }
+        self.show(&registers);
     }
 
     /// Writes a register of the selected queue; ignored unless the queue can be configured now.
-    fn write_queue(&self, name: u32, value: u32) {
-        let registers = self.registers();
+    fn write_queue(&self, registers: &Registers, name: u32, value: u32) {
         if !registers.can_configure_queues() {
             return;
         }
         let mut queues = self.device.rings().lock();
-        let selected = usize::try_from(registers.queue_select).unwrap_or(usize::MAX);
-        let Some(ring) = queues.rings.get_mut(selected) else { return };
+        let Some(ring) = registers.selected_mut(&mut queues.rings) else { return };
         let queue = ring.queue_mut();
         if name == reg::VIRTIO_MMIO_QUEUE_READY {
             queue.set_event_idx(registers.has_feature(VIRTIO_RING_F_EVENT_IDX));
@@ -173,8 +184,7 @@ impl Slot {
         }
     }
 
-    fn write_status(&self, value: u32) {
-        let mut registers = self.registers();
+    fn write_status(&self, registers: &mut Registers, value: u32) {
         match registers.write_status(value, self.device.identity().features) {
             Transition::None => {}
             Transition::Activate => self.activate(),
@@ -209,16 +219,11 @@ impl Slot {
         for ring in &mut queues.rings {
             ring.queue_mut().reset();
         }
-        rings.interrupt.set(0, false);
+        rings.interrupt.reset_to(false, false);
     }
 
-    fn queue_index(&self) -> Option<usize> {
-        usize::try_from(self.registers().queue_select).ok()
-    }
-
-    fn queue_ready(&self) -> bool {
-        let Some(index) = self.queue_index() else { return false };
-        self.device.rings().lock().rings.get(index).is_some_and(|ring| ring.queue().ready())
+    fn queue_ready(&self, registers: &Registers) -> bool {
+        registers.selected(&self.device.rings().lock().rings).is_some_and(|ring| ring.queue().ready())
     }
 }
 

@@ -71,6 +71,16 @@ impl Registers {
         half(offered, self.device_features_select)
     }
 
+    /// The selected one of what there is by queue index.
+    pub(super) fn selected<'q, T>(&self, by_queue: &'q [T]) -> Option<&'q T> {
+        by_queue.get(usize::try_from(self.queue_select).ok()?)
+    }
+
+    /// The selected one of what there is by queue index, to be changed.
+    pub(super) fn selected_mut<'q, T>(&self, by_queue: &'q mut [T]) -> Option<&'q mut T> {
+        by_queue.get_mut(usize::try_from(self.queue_select).ok()?)
+    }
+
     /// Queues can be configured after the features are agreed on and before the driver is done.
     pub(super) fn can_configure_queues(&self) -> bool {
         self.has(VIRTIO_CONFIG_S_FEATURES_OK) && !self.is_active()

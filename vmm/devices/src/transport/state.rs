@@ -1,10 +1,8 @@
 //! Saving a slot and checking a saved one.
 
 use std::sync::Arc;
-use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
-use virtio_bindings::virtio_mmio::{VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING};
 use virtio_bindings::virtio_ring::VIRTIO_RING_F_EVENT_IDX;
 use virtio_queue::QueueT;
 
@@ -17,7 +15,7 @@ use crate::ring::{Ring, RingState};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SlotState {
     registers: Registers,
-    interrupt_status: u32,
+    has_config_change: bool,
     needs_reset: bool,
     rings: Vec<RingState>,
 }
@@ -28,7 +26,7 @@ impl Slot {
         let rings = self.device.rings();
         SlotState {
             registers: *self.registers(),
-            interrupt_status: rings.interrupt.status(),
+            has_config_change: rings.interrupt.has_config_change(),
             needs_reset: rings.interrupt.needs_reset(),
             rings: rings.lock().rings.iter().map(RingState::from).collect(),
         }
@@ -41,9 +39,6 @@ impl Slot {
         let registers = state.registers;
         if !registers.is_reachable(identity.features) {
             return Err(invalid("a driver can't have set its status and features"));
-        }
-        if state.interrupt_status & !(VIRTIO_MMIO_INT_CONFIG | VIRTIO_MMIO_INT_VRING) != 0 {
-            return Err(invalid("its interrupt has unknown reasons"));
         }
         if !state.rings.iter().map(RingState::max_size).eq(identity.queues.iter().copied()) {
             return Err(invalid("its queues are not those of the device"));
@@ -62,8 +57,8 @@ impl Slot {
             *ring = restored;
         }
         queues.active = registers.is_active() && !state.needs_reset;
-        rings.interrupt.set(state.interrupt_status, state.needs_reset);
+        rings.interrupt.reset_to(state.has_config_change, state.needs_reset);
         drop(queues);
-        Ok(Self { device, registers: Mutex::new(registers) })
+        Ok(Self::with_registers(device, registers))
     }
 }

@@ -3,12 +3,12 @@ use virtio_bindings::virtio_mmio as reg;
 
 use crate::driver::{DriverQueue, bring_up, configure, negotiate, put, ram, read_register, writable, write_register};
 use crate::layout::{
-    LAYERS_SLOT, MMIO_BASE, MMIO_BYTES, NET_SLOT, RNG_SLOT, SLOTS, UPPER_SLOT, VSOCK_SLOT, slot_address,
+    FILES_SLOT, LAYERS_SLOT, MMIO_BASE, MMIO_BYTES, NET_SLOTS, RNG_SLOT, SLOTS, UPPER_SLOT, VSOCK_SLOT, slot_address,
 };
-use crate::{Backings, DeviceSet};
+use crate::{Backings, DeviceSet, Window};
 
 fn set() -> DeviceSet {
-    DeviceSet::new(ram(), Backings::default()).unwrap()
+    DeviceSet::new(ram(), &Window::default(), Backings::default()).unwrap()
 }
 
 fn status(set: &DeviceSet, slot: usize) -> u32 {
@@ -18,16 +18,25 @@ fn status(set: &DeviceSet, slot: usize) -> u32 {
 #[test]
 fn every_slot_says_what_it_is() {
     let set = set();
-    for (slot, device) in [(LAYERS_SLOT, 2), (UPPER_SLOT, 2), (VSOCK_SLOT, 19), (RNG_SLOT, 4), (NET_SLOT, 1)] {
+    for (slot, device) in [
+        (LAYERS_SLOT, 2),
+        (UPPER_SLOT, 2),
+        (VSOCK_SLOT, 19),
+        (RNG_SLOT, 4),
+        (NET_SLOTS[0], 1),
+        (NET_SLOTS[3], 1),
+        (FILES_SLOT, 26),
+    ] {
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_MAGIC_VALUE).to_le_bytes(), *b"virt");
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_VERSION), 2);
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_DEVICE_ID), device);
         assert_eq!(read_register(&set, slot, reg::VIRTIO_MMIO_SHM_LEN_LOW), u32::MAX);
     }
-    let lines: Vec<u32> = set.interrupts().map(|(gsi, _)| gsi).collect();
-    assert_eq!(lines, [5, 6, 7, 8, 9]);
-    let notifiers: Vec<(u64, u32)> = set.notifiers().map(|(address, queue, _)| (address, queue)).collect();
-    let queues = [1, 1, 3, 1, 2];
+    let lines: Vec<u32> = (0..SLOTS).map(|slot| set.interrupt(slot).0).collect();
+    assert_eq!(lines, [5, 6, 7, 8, 9, 10, 11, 12, 13]);
+    let notifiers: Vec<(u64, u32)> =
+        (0..SLOTS).flat_map(|slot| set.notifiers(slot)).map(|(address, queue, _)| (address, queue)).collect();
+    let queues = [1, 1, 3, 1, 2, 2, 2, 2, 2];
     let expected: Vec<(u64, u32)> = (0..)
         .zip(queues)
         .flat_map(|(slot, queues)| (0..queues).map(move |queue| (0xd000_0050 + 0x1000 * slot, queue)))
@@ -38,7 +47,7 @@ fn every_slot_says_what_it_is() {
 #[test]
 fn what_does_not_exist_reads_as_zeros() {
     let set = set();
-    for address in [0, MMIO_BASE - 1, MMIO_BASE + MMIO_BYTES, u64::MAX, slot_address(0) + 2, slot_address(0) + 0xffc] {
+    for address in [0, MMIO_BASE - 8, MMIO_BASE + MMIO_BYTES, u64::MAX - 15, slot_address(0) + 0xff8] {
         let mut data = [1; 8];
         set.mmio_read(address, &mut data);
         assert_eq!(data, [0; 8], "{address:#x}");
@@ -102,11 +111,11 @@ fn a_queue_outside_of_ram_makes_the_device_ask_for_a_reset() {
     configure(&set, RNG_SLOT, 0, &DriverQueue::new(&ram(), 0x7fff_0000, 16));
     write_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_STATUS, 15);
     assert_eq!(status(&set, RNG_SLOT), 15 | 64);
-    assert_eq!(read_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_INTERRUPT_STATUS), 2);
-    set.start(|| ()).unwrap();
+    assert_eq!(read_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_INTERRUPT_STATUS), 3);
+    set.start(|| (), || ()).unwrap();
     set.quiesce().unwrap();
     let state = set.save().unwrap();
-    let restored = DeviceSet::restore(state.clone(), ram(), Backings::default()).unwrap();
+    let restored = DeviceSet::restore(state.clone(), ram(), &Window::default(), Backings::default()).unwrap();
     assert_eq!((restored.save().unwrap(), status(&restored, RNG_SLOT)), (state, 79));
     write_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_STATUS, 0);
     assert_eq!(status(&set, RNG_SLOT), 0);
@@ -115,8 +124,8 @@ fn a_queue_outside_of_ram_makes_the_device_ask_for_a_reset() {
 #[test]
 fn state_is_refused_while_workers_run() {
     let set = set();
-    set.start(|| ()).unwrap();
-    set.start(|| ()).unwrap();
+    set.start(|| (), || ()).unwrap();
+    set.start(|| (), || ()).unwrap();
     assert!(matches!(set.save(), Err(crate::DeviceError::Running)));
     set.quiesce().unwrap();
     set.quiesce().unwrap();
@@ -163,8 +172,8 @@ proptest! {
     ) {
         let ram = ram();
         put(&ram, 0, &junk);
-        let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
-        set.start(|| ()).unwrap();
+        let set = DeviceSet::new(ram.clone(), &Window::default(), Backings::default()).unwrap();
+        set.start(|| (), || ()).unwrap();
         play(&set, &accesses);
         for slot in 0..SLOTS {
             write_register(&set, slot, reg::VIRTIO_MMIO_STATUS, 0);
@@ -174,7 +183,7 @@ proptest! {
         play(&set, &accesses);
         set.quiesce().unwrap();
         let state = set.save().unwrap();
-        let restored = DeviceSet::restore(state.clone(), ram, Backings::default()).unwrap();
+        let restored = DeviceSet::restore(state.clone(), ram, &Window::default(), Backings::default()).unwrap();
         prop_assert_eq!(restored.save().unwrap(), state);
     }
 
@@ -192,12 +201,12 @@ proptest! {
             bytes[at] = value;
         }
         if let Ok(state) = postcard::from_bytes(&bytes)
-            && let Ok(restored) = DeviceSet::restore(state, ram(), Backings::default())
+            && let Ok(restored) = DeviceSet::restore(state, ram(), &Window::default(), Backings::default())
         {
-            restored.start(|| ()).unwrap();
+            restored.start(|| (), || ()).unwrap();
             restored.quiesce().unwrap();
             let state = restored.save().unwrap();
-            DeviceSet::restore(state, ram(), Backings::default()).unwrap();
+            DeviceSet::restore(state, ram(), &Window::default(), Backings::default()).unwrap();
         }
     }
 }
@@ -205,10 +214,10 @@ proptest! {
 #[test]
 fn a_notification_may_come_as_a_register_write() {
     let ram = ram();
-    let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
+    let set = DeviceSet::new(ram.clone(), &Window::default(), Backings::default()).unwrap();
     let mut queue = DriverQueue::new(&ram, 0x1000, 16);
     bring_up(&set, RNG_SLOT, &[&queue]);
-    set.start(|| ()).unwrap();
+    set.start(|| (), || ()).unwrap();
     queue.offer(&[writable(0x8000, 32)]);
     write_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_QUEUE_NOTIFY, 0);
     write_register(&set, RNG_SLOT, reg::VIRTIO_MMIO_QUEUE_NOTIFY, 7);

@@ -30,7 +30,7 @@ pub(crate) use state::VsockState;
 use crate::layout::GUEST_CID;
 use crate::poll::{Poll, Watch};
 use crate::ring::{Broken, Ring, Rings};
-use crate::transport::{Device, Identity, read_from};
+use crate::transport::{Device, Identity, Page, read_from};
 use crate::worker::Service;
 use crate::{DeviceError, GuestRam};
 use switchboard::{HOST_PORTS, Switchboard};
@@ -62,12 +62,12 @@ pub(crate) struct Vsock {
 
 impl Vsock {
     /// A device in its reset state.
-    pub(crate) fn new(ram: GuestRam, poll: Poll) -> Result<Self, DeviceError> {
-        Self::with_switchboard(ram, poll, Switchboard::new(false, HOST_PORTS.start))
+    pub(crate) fn new(ram: GuestRam, page: Page, poll: Poll) -> Result<Self, DeviceError> {
+        Self::with_switchboard(ram, page, poll, Switchboard::new(false, HOST_PORTS.start))
     }
 
-    fn with_switchboard(ram: GuestRam, poll: Poll, switchboard: Switchboard) -> Result<Self, DeviceError> {
-        let rings = Rings::new(ram, IDENTITY.queues)?;
+    fn with_switchboard(ram: GuestRam, page: Page, poll: Poll, switchboard: Switchboard) -> Result<Self, DeviceError> {
+        let rings = Rings::new(ram, page, IDENTITY.queues)?;
         for (token, notifier) in (0..).zip(rings.notifiers()) {
             poll.add(notifier.as_raw_fd(), token, Watch::Event)?;
         }

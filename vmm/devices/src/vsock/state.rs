@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::switchboard::{HOST_PORTS, Switchboard};
 use super::{IDENTITY, Vsock};
 use crate::poll::Poll;
+use crate::transport::Page;
 use crate::{DeviceError, GuestRam};
 
 /// Where the device left off.
@@ -25,10 +26,10 @@ impl Vsock {
     }
 
     /// A device whose guest listens, as every captured guest does.
-    pub(crate) fn restore(state: VsockState, ram: GuestRam, poll: Poll) -> Result<Self, DeviceError> {
+    pub(crate) fn restore(state: VsockState, ram: GuestRam, page: Page, poll: Poll) -> Result<Self, DeviceError> {
         if !HOST_PORTS.contains(&state.next_port) {
             return Err(DeviceError::State { device: IDENTITY.name, reason: "its next port is out of range" });
         }
-        Self::with_switchboard(ram, poll, Switchboard::new(true, state.next_port))
+        Self::with_switchboard(ram, page, poll, Switchboard::new(true, state.next_port))
     }
 }

@@ -16,7 +16,7 @@ use crate::driver::{
     writable, write_register,
 };
 use crate::layout::{READY_PORT, VSOCK_SLOT};
-use crate::{Backings, DeviceSet, DeviceSetState};
+use crate::{Backings, DeviceSet, DeviceSetState, Window};
 
 /// Bytes of a place for packets to the guest, as the kernel makes them.
 const PLACE: u64 = 0x1000;
@@ -38,7 +38,7 @@ struct Guest {
 impl Guest {
     fn new() -> Self {
         let ram = ram();
-        let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
+        let set = DeviceSet::new(ram.clone(), &Window::default(), Backings::default()).unwrap();
         Self::drive(ram, set)
     }
 
@@ -49,7 +49,7 @@ impl Guest {
         bring_up(&set, VSOCK_SLOT, &[&rx, &tx, &event]);
         let mut guest = Self { ram, set, rx, tx, event, places: vec![0; 128] };
         guest.fill(128);
-        guest.set.start(|| ()).unwrap();
+        guest.set.start(|| (), || ()).unwrap();
         guest
     }
 
@@ -201,7 +201,7 @@ fn a_connection_waits_for_the_knock() {
 #[test]
 fn a_connection_made_before_the_driver_begins_outlives_its_reset() {
     let ram = ram();
-    let set = DeviceSet::new(ram.clone(), Backings::default()).unwrap();
+    let set = DeviceSet::new(ram.clone(), &Window::default(), Backings::default()).unwrap();
     let (_stream, theirs) = UnixStream::pair().unwrap();
     set.connect(1024, theirs.into()).unwrap();
     let mut guest = Guest::drive(ram, set);
@@ -391,7 +391,7 @@ fn a_saved_device_goes_on_without_its_connections_and_is_ready() {
     let (stream, peer) = guest.connect(1024);
     guest.set.quiesce().unwrap();
     assert!(matches!(guest.set.save(), Err(DeviceError::Connected { open: 1 })));
-    guest.set.start(|| ()).unwrap();
+    guest.set.start(|| (), || ()).unwrap();
     drop(stream);
     guest.send(with(peer, Operation::Reset), &[]);
     guest.open(0);
@@ -401,13 +401,13 @@ fn a_saved_device_goes_on_without_its_connections_and_is_ready() {
     let bytes = postcard::to_stdvec(&guest.set.save().unwrap()).unwrap();
     let state: DeviceSetState = postcard::from_bytes(&bytes).unwrap();
     let ram = clone_ram(&guest.ram);
-    let set = DeviceSet::restore(state.clone(), ram.clone(), Backings::default()).unwrap();
+    let set = DeviceSet::restore(state.clone(), ram.clone(), &Window::default(), Backings::default()).unwrap();
     assert_eq!(set.save().unwrap(), state);
     let Guest { rx, tx, event, places, .. } = guest;
     let [rx, tx, event] = [rx, tx, event].map(|queue| queue.moved_to(&ram));
     let mut restored = Guest { ram, set, rx, tx, event, places };
     assert!(restored.event.complete().is_none());
-    restored.set.start(|| ()).unwrap();
+    restored.set.start(|| (), || ()).unwrap();
     let (mut stream, next) = restored.connect(1024);
     assert_eq!(next.host_port, peer.host_port + 1, "no port is used again");
     stream.write_all(b"hello").unwrap();
@@ -424,10 +424,16 @@ fn a_packet_under_way_at_a_capture_is_taken_after_the_restore() {
     tx.offer(&[readable(PACKETS, HEADER_BYTES as u32)]);
     let bytes = postcard::to_stdvec(&set.save().unwrap()).unwrap();
     let copy = clone_ram(&ram);
-    let set = DeviceSet::restore(postcard::from_bytes(&bytes).unwrap(), copy.clone(), Backings::default()).unwrap();
+    let set = DeviceSet::restore(
+        postcard::from_bytes(&bytes).unwrap(),
+        copy.clone(),
+        &Window::default(),
+        Backings::default(),
+    )
+    .unwrap();
     let [rx, tx, event] = [rx, tx, event].map(|queue| queue.moved_to(&copy));
     let mut restored = Guest { ram: copy, set, rx, tx, event, places };
-    restored.set.start(|| ()).unwrap();
+    restored.set.start(|| (), || ()).unwrap();
     let (reset, _) = restored.receive();
     assert_eq!((reset.operation, reset.host_port, reset.guest_port), (Operation::Reset, 77, 88));
     until("the packet being taken", || restored.tx.complete().is_some());

@@ -114,8 +114,8 @@ fn boot_parameters(ram: &GuestRam, ramdisk: (u32, u32), cmdline_bytes: usize) ->
         map.push((HIGH_MEMORY, end - HIGH_MEMORY, E820_RAM));
     }
     params.e820_entries = map.len() as u8;
-    for (entry, (addr, size, r#type)) in params.e820_table.iter_mut().zip(map) {
-        *entry = boot_e820_entry { addr, size, r#type };
+    for (entry, (addr, size, type_)) in params.e820_table.iter_mut().zip(map) {
+        *entry = boot_e820_entry { addr, size, type_ };
     }
     params
 }
