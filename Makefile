@@ -1,9 +1,9 @@
 # Thin: the work is done by cargo and by xtask.
 #
 #   make demo      a container started by runc, cold and restored, in an emulated host
-#   make test      everything that tests
+#   make test      everything that tests, but for scenarios of more than ten minutes
 #   make shell     a prompt in the emulated host, containerd running
-#   make e2e       the scenarios: FILTER=glob, HOST=containerd-2|containerd-1.7
+#   make e2e       the scenarios, all of them: FILTER=glob, HOST=containerd-2|containerd-1.7
 #   make soak      the repetitions that are too long for every day
 #   make bench     our starts against runc's
 #   make check     formatting, lints, documentation, dependency policy, architecture
@@ -21,8 +21,8 @@ demo: setup
 	@$(xtask) demo
 
 test: setup unit
-	@$(xtask) e2e --profile release --flavour containerd-1.7 --filter 'run-*,conformance-*,docker-run'
-	@$(xtask) e2e --profile release
+	@$(xtask) e2e --profile release --up-to 600 --flavour containerd-1.7 --filter 'run-*,docker-run'
+	@$(xtask) e2e --profile release --up-to 600
 
 shell: setup
 	@$(xtask) host shell --profile release

@@ -38,9 +38,9 @@ impl Scenario {
         Ok(Self { name: name.to_owned(), script, results: results.to_path_buf(), limit: time_limit(&text) })
     }
 
-    /// Runs it; the reason when it failed.
-    pub(crate) fn run(&self) -> anyhow::Result<Option<String>> {
-        let before = Residue::take()?;
+    /// Runs it on a host where `before` is what there is; the reason when it failed. A scenario that passes leaves the host
+    /// so.
+    pub(crate) fn run(&self, before: &Residue) -> anyhow::Result<Option<String>> {
         let since = logs::now()?;
         let mut failure = self.run_script()?;
         if failure.is_some() {

@@ -3,6 +3,7 @@
 //! Every host has one vCPU, so two of them use two cores; they take scenarios
 //! from one list by creating a file per scenario in a folder that both see.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ pub(crate) struct Options {
     /// Builds this and gives it to them; without it they get what lies around.
     #[arg(long)]
     profile: Option<Profile>,
+    /// Leaves out scenarios that may take longer, in seconds.
+    #[arg(long)]
+    up_to: Option<u64>,
     /// Runs the repetitions that are too long for every day instead.
     #[arg(long)]
     soak: bool,
@@ -172,6 +176,11 @@ fn header<'a>(script: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
     lines.filter_map(move |line| line.strip_prefix("# ")?.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
 }
 
+/// Seconds that a scenario may take, where its header says it.
+fn time_limit(script: &str) -> Option<u64> {
+    header(script, "limit").find_map(|limit| limit.parse().ok())
+}
+
 /// The end of what a scenario printed. Where the results folder isn't kept, this is all that is left of a failure.
 fn last_lines(output: &str) -> Vec<&str> {
     let lines: Vec<_> = output.lines().filter(|line| !line.trim().is_empty()).collect();
@@ -218,7 +227,7 @@ impl Options {
     }
 
     /// Names of the scenarios that the filter wants and this flavour can run: a header line `# flavour: NAME` says
-    /// which is needed.
+    /// which is needed. Those that may take longest come first, so that no host begins one when the others are done.
     fn matching(&self) -> anyhow::Result<Vec<String>> {
         let patterns = self.filter.split(',').map(Pattern::new).collect::<Result<Vec<_>, _>>();
         let patterns = patterns.with_context(|| format!("{} is no glob", self.filter))?;
@@ -228,13 +237,18 @@ impl Options {
             let file = entry?.file_name().to_string_lossy().into_owned();
             if let Some(name) = file.strip_suffix(".sh")
                 && patterns.iter().any(|pattern| pattern.matches(name))
-                && header(&self.script(name)?, "flavour").all(|flavour| flavour == self.flavour.name())
             {
-                names.push(name.to_owned());
+                let script = self.script(name)?;
+                let limit = time_limit(&script);
+                if header(&script, "flavour").all(|flavour| flavour == self.flavour.name())
+                    && self.up_to.is_none_or(|longest| limit.unwrap_or(0) <= longest)
+                {
+                    names.push((Reverse(limit), name.to_owned()));
+                }
             }
         }
         names.sort();
-        Ok(names)
+        Ok(names.into_iter().map(|(_, name)| name).collect())
     }
 }
 
@@ -259,6 +273,8 @@ mod tests {
         let script = "# Runs.\n# part: one\n# limit: 3\n# part: two\ntrue\n# part: three\n";
         assert_eq!(header(script, "part").collect::<Vec<_>>(), ["one", "two"]);
         assert_eq!(header(script, "flavour").count(), 0);
+        assert_eq!(time_limit(script), Some(3));
+        assert!(Reverse(time_limit(script)) < Reverse(None));
     }
 
     #[test]
