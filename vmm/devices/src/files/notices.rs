@@ -86,11 +86,9 @@ impl Notices {
         if is_lookup { self.name(header, reader) } else { None }
     }
 
-    /// Remembers a name if it was found, as the length of the answer tells.
-    pub(super) fn note_answer(&self, name: u64, written: u32) {
-        if written as usize == size_of::<OutHeader>() + size_of::<EntryOut>() {
-            self.place(name).store(name, Ordering::Relaxed);
-        }
+    /// Remembers a name that was found.
+    pub(super) fn remember(&self, name: u64) {
+        self.place(name).store(name, Ordering::Relaxed);
     }
 
     fn is_known(&self, name: u64) -> bool {

@@ -6,12 +6,14 @@ use std::io;
 use std::time::Duration;
 
 use virtiofsd::descriptor_utils::{Reader, Writer};
-use virtiofsd::fuse::{InHeader, Opcode, OutHeader};
+use virtiofsd::fuse::{EntryOut, InHeader, Opcode, OutHeader};
 use virtiofsd::passthrough::{CachePolicy, Config, NegotiationMode, PassthroughFs};
 use virtiofsd::server::Server;
 
+use vm_memory::ByteValued;
+
 use super::notices::Notices;
-use crate::ring::Chain;
+use crate::ring::{Buffers, Chain};
 use crate::sys::View;
 
 /// A server of everything below one directory.
@@ -25,7 +27,7 @@ impl FileServer {
     /// means of `open_files`, the process's `/proc/self/fd`, and at most `limit` at a time, the ones that the guest only
     /// remembers among them. Clears the process's umask.
     ///
-    /// Nothing is kept by the guest beyond one request but the contents of pages, which it asks about before it uses
+    /// Nothing is kept by the guest beyond one system call but the contents of pages, which it asks about before it uses
     /// them: what changes on the host is seen at once.
     pub fn new(root: &str, open_files: File, limit: u64) -> io::Result<Self> {
         let config = Config {
@@ -48,7 +50,7 @@ impl FileServer {
 
     /// Answers a request; returns the bytes written to it. One that makes no sense is given back as it is.
     pub(super) fn answer(&self, view: &View, chain: Chain<'_>) -> u32 {
-        let Some((reader, mut writer)) = open(view, chain) else { return 0 };
+        let Some((reader, mut writer)) = open(view, &chain) else { return 0 };
         let Ok(header) = reader.clone().read_obj::<InHeader>() else { return 0 };
         // The server panics where there is no room for the head of its answer.
         if writer.available_bytes() < HEADER_BYTES as usize && !needs_no_answer(&header) {
@@ -63,8 +65,9 @@ impl FileServer {
             0
         });
         let written = u32::try_from(written).unwrap_or(0);
-        if let Some(name) = name {
-            self.notices.note_answer(name, written);
+        if let (Some(name), Some(entry)) = (name, entry_of(chain, written)) {
+            self.notices.remember(name);
+            let_directory_stand(&entry);
         }
         written
     }
@@ -76,9 +79,31 @@ impl fmt::Debug for FileServer {
     }
 }
 
+/// What a name that was looked up stands for, if it was found: then the answer has this length.
+fn entry_of(chain: Chain<'_>, written: u32) -> Option<Buffers<'_>> {
+    if written as usize != size_of::<OutHeader>() + size_of::<EntryOut>() {
+        return None;
+    }
+    let mut answer = chain.request.ok()?.writable;
+    answer.take(size_of::<OutHeader>())?;
+    answer.take(size_of::<EntryOut>())
+}
+
+/// Lets the guest use what it was told of a directory until the next tick of its clock, the shortest time there is. A
+/// path's directories are looked up each time that it is used, and right after that the guest asks for each one's
+/// permissions, which the answer held.
+fn let_directory_stand(entry: &Buffers<'_>) {
+    let mut content = EntryOut::default();
+    entry.copy_to(content.as_mut_slice());
+    if content.attr.mode & libc::S_IFMT == libc::S_IFDIR {
+        content.attr_valid_nsec = 1;
+        entry.copy_from(content.as_slice());
+    }
+}
+
 /// Answers a request that there is nothing.
 pub(super) fn refuse(view: &View, chain: Chain<'_>) -> u32 {
-    let Some((mut reader, mut writer)) = open(view, chain) else { return 0 };
+    let Some((mut reader, mut writer)) = open(view, &chain) else { return 0 };
     let Ok(InHeader { unique, .. }) = reader.read_obj() else { return 0 };
     let header = OutHeader { len: HEADER_BYTES, error: -libc::ENODEV, unique };
     // Requests that have no answer have no room for one.
@@ -93,9 +118,9 @@ fn needs_no_answer(header: &InHeader) -> bool {
 /// Length of an answer without content.
 const HEADER_BYTES: u32 = size_of::<OutHeader>() as u32;
 
-fn open<'v>(view: &'v View, chain: Chain<'_>) -> Option<(Reader<'v>, Writer<'v>)> {
-    chain.request.ok()?;
+fn open<'v>(view: &'v View, chain: &Chain<'_>) -> Option<(Reader<'v>, Writer<'v>)> {
+    chain.request.as_ref().ok()?;
     let reader = Reader::new(view.memory(), chain.descriptors.clone()).ok()?;
-    let writer = Writer::new(view.memory(), chain.descriptors).ok()?;
+    let writer = Writer::new(view.memory(), chain.descriptors.clone()).ok()?;
     Some((reader, writer))
 }
