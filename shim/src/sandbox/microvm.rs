@@ -8,8 +8,8 @@ use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use containerd_shim_protos::types::mount::Mount;
 use supermachine::daemon::{self, EnsureLayersRequest, RequestBakeRequest};
 use supermachine::{
-    AskedAt, Exported, HostDevices, HostSockets, Machine, Mode, ServedSockets, Vm, VmNote, VolumeError, Volumes,
-    Watchable, Watching,
+    AskedAt, Exported, HostDevices, HostSockets, Machine, Mode, Owner, Recorder, ServedSockets, Vm, VmNote,
+    VolumeError, Volumes, Watchable, Watching,
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex;
@@ -54,13 +54,14 @@ impl Launcher for MicroVms {
         if let Root::Directory { path, mounts } = &launch.root {
             volumes.append(tree::hold(root_volume(&launch.id), path, mounts).await?);
         }
-        let is_live = launch.root.is_live();
+        let (is_live, trace) = (launch.root.is_live(), launch.trace.clone());
         let mut vm = self.place(launch).await?;
         vm.watchable = watchable.into();
         if let Err(error) = vm.bring(volumes, devices, sockets, is_live).await {
             vm.share.leave().await;
             return Err(error);
         }
+        trace.end("volumes and devices shared", Owner::Shim);
         Ok(Arc::new(vm))
     }
 }
@@ -103,9 +104,11 @@ impl MicroVms {
             state: config.paths.sandbox(&launch.namespace, &launch.id),
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.0.path().to_owned()),
         };
+        launch.trace.end("host prepared", Owner::Shim);
         let vm = Vm::start(
             &machine,
             supermachine::Launch {
+                namespace: launch.namespace.clone(),
                 state_dir: remains.state.clone(),
                 // A container without a host name of its own shows its host's, as under runc.
                 hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -114,6 +117,7 @@ impl MicroVms {
                 cgroup: remains.cgroup.clone(),
                 id: launch.id.clone(),
                 serves_files,
+                trace: launch.trace.clone(),
             },
         )
         .await?;
@@ -297,6 +301,10 @@ impl Sandbox for MicroVm {
 
     fn joined(&self) -> Option<&Remains> {
         self.share.is_joined.then_some(&self.share.vm.remains)
+    }
+
+    fn recorder(&self) -> Option<Recorder> {
+        (!self.share.is_joined).then(|| self.share.vm.recorder.clone())
     }
 
     fn agent(&self) -> &AgentClient {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use oci_spec::runtime::LinuxResources;
-use supermachine::{HostDevice, Network, Volume};
+use supermachine::{HostDevice, Network, Recorder, Trace, Volume};
 use thiserror::Error;
 
 use crate::bundle::{Root, RootLayers};
@@ -30,6 +30,8 @@ pub(crate) trait Sandbox: Send + Sync {
     fn pid(&self) -> u32;
     /// If other containers were in the VM before: what the VM leaves on the host.
     fn joined(&self) -> Option<&Remains>;
+    /// Writes down how the VM was started, if the container came with it.
+    fn recorder(&self) -> Option<Recorder>;
     /// The agent. Its calls fail once the VM is gone.
     fn agent(&self) -> &AgentClient;
     /// Gives the guest the network that the VMM's network namespace has; once, and nothing if it has none.
@@ -93,6 +95,8 @@ pub(crate) struct Launch {
     pub(crate) devices: Vec<HostDevice>,
     /// Name and value of the container's annotations, some of which configure the VM.
     pub(crate) annotations: Vec<(String, String)>,
+    /// Where the phases of the start are noted.
+    pub(crate) trace: Trace,
 }
 
 /// Starts VMs.

@@ -1,0 +1,4 @@
+//! `supermachine`.
+#![forbid(unsafe_code)]
+
+fn main() {}
