@@ -48,12 +48,12 @@ mod generated {
 }
 
 pub use agent_proto as agent;
-pub use bake::{Entry, Key, Level, MachineFacts, Manifest, Part, Reason, Store, StoreError};
+pub use bake::{Digest, Entry, Extent, Key, Level, MachineFacts, Manifest, Part, Reason, Store, StoreError};
 pub use baker::{BakeError, BakeStep, Baked, bake_base, bake_base_by_steps};
 pub use disks::{DeviceError, DeviceNumber, DiskError, HostDevice, HostDevices, RootDisks, UpperDirectories};
 pub use error::{ErrorKind, chain};
 pub use image::{Image, Lookup};
-pub use kvm::KvmError;
+pub use kvm::{KvmError, check_kvm};
 pub use launch::{Launch, LaunchError, Network};
 pub use machine::{Machine, MachineError};
 pub use network::NetworkError;

@@ -120,6 +120,11 @@ impl StartRecord {
         }
         serde_json::from_slice(&bytes).map_err(syntax)
     }
+
+    /// How long all phases took, in microseconds.
+    pub fn took_us(&self) -> u64 {
+        self.phases.iter().map(|phase| phase.took_us).fold(0, u64::saturating_add)
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RecordError> {

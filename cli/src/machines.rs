@@ -1,0 +1,135 @@
+//! Machines that run, by the records in their directories.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use supermachine::{Key, RecordError, StartRecord};
+
+/// Characters of a program's name that the kernel keeps.
+const COMM_CHARS: usize = 15;
+
+/// What was found of the machines.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Those that run, the youngest first.
+    pub(crate) running: Vec<StartRecord>,
+    /// Records that can't be read.
+    pub(crate) unreadable: Vec<RecordError>,
+}
+
+/// The machines can't be listed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot list the directory of running machines {}", path.display())]
+pub(crate) struct MachinesError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+/// No one machine is meant.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FindError {
+    /// There is none.
+    #[error("no machine called `{name}` runs; `supermachine ls` lists those that do, each under its first container")]
+    None { name: String },
+    /// There are several.
+    #[error("`{name}` may mean several machines; write one of {candidates}")]
+    Several { name: String, candidates: String },
+}
+
+/// Finds the machines whose directories are in `directory`. One counts as running if its process runs `program`; the
+/// directory of one whose shim was killed may be left.
+pub(crate) fn find(directory: &Path, proc: &Path, program: &str) -> Result<Found, MachinesError> {
+    let failed = |source| MachinesError { path: directory.to_owned(), source };
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::default()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut found = Found::default();
+    for entry in entries {
+        match StartRecord::read(&entry.map_err(failed)?.path()) {
+            Ok(record) if runs(proc, record.pid, program) => found.running.push(record),
+            // A machine that is about to be started, or has just ended.
+            Err(RecordError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            Err(error) => found.unreadable.push(error),
+            Ok(_) => {}
+        }
+    }
+    found.running.sort_by_key(|record| std::cmp::Reverse(record.began_unix_us));
+    Ok(found)
+}
+
+fn runs(proc: &Path, pid: i32, program: &str) -> bool {
+    let name = fs::read_to_string(proc.join(pid.to_string()).join("comm")).unwrap_or_default();
+    let expected: String = program.chars().take(COMM_CHARS).collect();
+    name.trim_end() == expected
+}
+
+impl Found {
+    /// The one machine that is called so: by its whole name, else by the beginning of its id.
+    pub(crate) fn named(&self, text: &str) -> Result<&StartRecord, FindError> {
+        let is_it = |record: &&StartRecord| record.id == text || name(record) == text;
+        let exact: Vec<_> = self.running.iter().filter(is_it).collect();
+        let begins = |record: &&StartRecord| !text.is_empty() && record.id.starts_with(text);
+        let found = if exact.is_empty() { self.running.iter().filter(begins).collect() } else { exact };
+        match found.as_slice() {
+            [] => Err(FindError::None { name: text.to_owned() }),
+            [record] => Ok(record),
+            several => {
+                let names: Vec<_> = several.iter().map(|record| name(record)).collect();
+                Err(FindError::Several { name: text.to_owned(), candidates: names.join(", ") })
+            }
+        }
+    }
+
+    /// Names of the machines that were restored from a bake.
+    pub(crate) fn restored_from(&self, key: Key) -> Vec<String> {
+        self.running.iter().filter(|record| record.bake == Some(key)).map(name).collect()
+    }
+}
+
+/// NAMESPACE/ID.
+pub(crate) fn name(record: &StartRecord) -> String {
+    if record.namespace.is_empty() { record.id.clone() } else { format!("{}/{}", record.namespace, record.id) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, record};
+
+    #[test]
+    fn machines_are_those_whose_process_runs() {
+        let fixture = Fixture::new();
+        let proc = tempfile::tempdir().unwrap();
+        for (pid, comm) in [(10, "supermachine-vm\n"), (11, "bash\n")] {
+            fs::create_dir(proc.path().join(pid.to_string())).unwrap();
+            fs::write(proc.path().join(pid.to_string()).join("comm"), comm).unwrap();
+            fixture.add_machine(&StartRecord { pid, ..record(&format!("c{pid}")) });
+        }
+        fixture.add_machine(&StartRecord { pid: 12, ..record("c12") });
+        let directory = fixture.host().config.paths.sandboxes();
+        fs::create_dir(directory.join("starting")).unwrap();
+        fs::create_dir(directory.join("other-version")).unwrap();
+        fs::write(directory.join("other-version/start.json"), "{\"version\": 7}").unwrap();
+        let found = find(&directory, proc.path(), "supermachine-vmm").unwrap();
+        assert_eq!(found.running, [StartRecord { pid: 10, ..record("c10") }]);
+        assert!(matches!(found.unreadable.as_slice(), [RecordError::Version { found: 7, .. }]));
+        assert!(find(Path::new("/nonexistent"), proc.path(), "x").unwrap().running.is_empty());
+    }
+
+    #[test]
+    fn a_machine_is_named_by_id_namespace_or_beginning() {
+        let other = StartRecord { namespace: "k8s.io".into(), ..record("web") };
+        let found = Found { running: vec![record("web"), record("web2"), other], unreadable: Vec::new() };
+        assert_eq!(name(found.named("k8s.io/web").unwrap()), "k8s.io/web");
+        assert_eq!(name(found.named("web2").unwrap()), "default/web2");
+        let several = found.named("web").unwrap_err().to_string();
+        assert_eq!(several, "`web` may mean several machines; write one of default/web, k8s.io/web");
+        assert!(matches!(found.named("we"), Err(FindError::Several { .. })));
+        for text in ["", "db", "default/we"] {
+            assert!(matches!(found.named(text), Err(FindError::None { .. })), "{text}");
+        }
+    }
+}
