@@ -92,6 +92,7 @@ pub(crate) fn record(id: &str) -> StartRecord {
         version: 1,
         namespace: "default".into(),
         id: id.into(),
+        joined: false,
         mode: Mode::Restored(Level::Base),
         reason: format!("bake {}", facts().key()),
         bake: Some(facts().key()),

@@ -14,6 +14,8 @@ const COMM_CHARS: usize = 15;
 pub(crate) struct Found {
     /// Those that run, the youngest first.
     pub(crate) running: Vec<StartRecord>,
+    /// Records of containers that have joined one of them.
+    pub(crate) joined: Vec<StartRecord>,
     /// Records that can't be read.
     pub(crate) unreadable: Vec<RecordError>,
 }
@@ -31,7 +33,7 @@ pub(crate) struct MachinesError {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FindError {
     /// There is none.
-    #[error("no machine called `{name}` runs; `supermachine ls` lists those that do, each under its first container")]
+    #[error("no machine called `{name}` runs, and none has such a container; `supermachine ls` lists those that do")]
     None { name: String },
     /// There are several.
     #[error("`{name}` may mean several machines; write one of {candidates}")]
@@ -48,8 +50,14 @@ pub(crate) fn find(directory: &Path, proc: &Path, program: &str) -> Result<Found
     };
     let mut found = Found::default();
     for entry in entries {
-        match StartRecord::read(&entry.map_err(failed)?.path()) {
-            Ok(record) if runs(proc, record.pid, program) => found.running.push(record),
+        let directory = entry.map_err(failed)?.path();
+        match StartRecord::read(&directory) {
+            Ok(record) if runs(proc, record.pid, program) => {
+                // One that can't be read has left, or is about to; one of another VMM was left by a shim that was killed.
+                let joined = StartRecord::read_joined(&directory).into_iter().flatten();
+                found.joined.extend(joined.filter(|joined| joined.pid == record.pid));
+                found.running.push(record);
+            }
             // A machine that is about to be started, or has just ended.
             Err(RecordError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             Err(error) => found.unreadable.push(error),
@@ -67,12 +75,13 @@ fn runs(proc: &Path, pid: i32, program: &str) -> bool {
 }
 
 impl Found {
-    /// The one machine that is called so: by its whole name, else by the beginning of its id.
+    /// The one machine or container in one that is called so: by its whole name, else by the beginning of its id.
     pub(crate) fn named(&self, text: &str) -> Result<&StartRecord, FindError> {
         let is_it = |record: &&StartRecord| record.id == text || name(record) == text;
-        let exact: Vec<_> = self.running.iter().filter(is_it).collect();
+        let all = || self.running.iter().chain(&self.joined);
+        let exact: Vec<_> = all().filter(is_it).collect();
         let begins = |record: &&StartRecord| !text.is_empty() && record.id.starts_with(text);
-        let found = if exact.is_empty() { self.running.iter().filter(begins).collect() } else { exact };
+        let found = if exact.is_empty() { all().filter(begins).collect() } else { exact };
         match found.as_slice() {
             [] => Err(FindError::None { name: text.to_owned() }),
             [record] => Ok(record),
@@ -110,11 +119,16 @@ mod tests {
         }
         fixture.add_machine(&StartRecord { pid: 12, ..record("c12") });
         let directory = fixture.host().config.paths.sandboxes();
+        let joined = StartRecord { joined: true, pid: 10, ..record("c10-2") };
+        let file = fixture.config().paths.sandbox("default", "c10").join("joined-c10-2.json");
+        fs::write(file, serde_json::to_vec(&joined).unwrap()).unwrap();
         fs::create_dir(directory.join("starting")).unwrap();
         fs::create_dir(directory.join("other-version")).unwrap();
         fs::write(directory.join("other-version/start.json"), "{\"version\": 7}").unwrap();
         let found = find(&directory, proc.path(), "supermachine-vmm").unwrap();
         assert_eq!(found.running, [StartRecord { pid: 10, ..record("c10") }]);
+        assert_eq!(found.joined, [joined]);
+        assert_eq!(found.named("c10-2").unwrap().id, "c10-2");
         assert!(matches!(found.unreadable.as_slice(), [RecordError::Version { found: 7, .. }]));
         assert!(find(Path::new("/nonexistent"), proc.path(), "x").unwrap().running.is_empty());
     }
@@ -122,7 +136,7 @@ mod tests {
     #[test]
     fn a_machine_is_named_by_id_namespace_or_beginning() {
         let other = StartRecord { namespace: "k8s.io".into(), ..record("web") };
-        let found = Found { running: vec![record("web"), record("web2"), other], unreadable: Vec::new() };
+        let found = Found { running: vec![record("web"), record("web2"), other], ..Found::default() };
         assert_eq!(name(found.named("k8s.io/web").unwrap()), "k8s.io/web");
         assert_eq!(name(found.named("web2").unwrap()), "default/web2");
         let several = found.named("web").unwrap_err().to_string();

@@ -11,7 +11,7 @@ use crate::task::{Container, Process};
 /// By then the answer is out, and whoever waited for it has gone on.
 const AFTER_ANSWER: Duration = Duration::from_millis(10);
 
-/// Has the record of a container's VM written, after the Create that brought it is answered.
+/// Has the record of a container's start written, after its Create is answered.
 pub(crate) fn keep(container: &Container) {
     let Some(recorder) = container.sandbox.recorder() else { return };
     tokio::spawn(async move {
@@ -29,20 +29,17 @@ pub(crate) fn keep_with_output(container: &Container, process: &Process) {
 
 async fn follow(recorder: Recorder, trace: Trace, first_output: impl Future<Output = Option<Instant>>) {
     let mut first_output = std::pin::pin!(first_output);
-    let at = match timeout(AFTER_ANSWER, &mut first_output).await {
-        Ok(at) => {
-            sleep(AFTER_ANSWER).await;
-            at
-        }
-        Err(_elapsed) => {
-            write(&recorder);
-            first_output.await
-        }
-    };
-    if let Some(at) = at {
-        trace.end_at("first output", Owner::Container, at);
+    let note = |at| trace.end_at("first output", Owner::Container, at);
+    if let Ok(at) = timeout(AFTER_ANSWER, &mut first_output).await {
+        at.into_iter().for_each(note);
+        sleep(AFTER_ANSWER).await;
+        return write(&recorder);
     }
     write(&recorder);
+    if let Some(at) = first_output.await {
+        note(at);
+        write(&recorder);
+    }
 }
 
 fn write(recorder: &Recorder) {

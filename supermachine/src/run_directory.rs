@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A directory for one VM's logs, removed with everything in it when this is dropped.
@@ -19,6 +20,7 @@ pub(crate) struct RunDirectory {
 pub(crate) struct RunFile {
     path: PathBuf,
     is_gone: Arc<Mutex<bool>>,
+    is_removed: Arc<AtomicBool>,
 }
 
 impl RunDirectory {
@@ -43,15 +45,21 @@ impl RunDirectory {
 
     /// A file in it that isn't there yet.
     pub(crate) fn file(&self, name: &str) -> RunFile {
-        RunFile { path: self.path.join(name), is_gone: Arc::clone(&self.is_gone) }
+        RunFile { path: self.path.join(name), is_gone: Arc::clone(&self.is_gone), is_removed: Arc::default() }
     }
 }
 
 impl RunFile {
-    /// Replaces its contents in one step, or does nothing if the directory is gone.
+    /// Another file beside it that isn't there yet.
+    pub(crate) fn beside(&self, name: &str) -> Self {
+        let path = self.path.with_file_name(name);
+        Self { path, is_gone: Arc::clone(&self.is_gone), is_removed: Arc::default() }
+    }
+
+    /// Replaces its contents in one step, or does nothing if it was removed or the directory is gone.
     pub(crate) fn replace(&self, contents: &[u8]) -> io::Result<()> {
         let is_gone = self.is_gone.lock().unwrap_or_else(PoisonError::into_inner);
-        if *is_gone {
+        if *is_gone || self.is_removed.load(Ordering::Relaxed) {
             return Ok(());
         }
         let mut temporary = self.path.clone().into_os_string();
@@ -59,6 +67,18 @@ impl RunFile {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?.write_all(contents)?;
         std::fs::rename(&temporary, &self.path)
+    }
+
+    /// Removes it for good.
+    pub(crate) fn remove(&self) {
+        let _is_gone = self.is_gone.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_removed.store(true, Ordering::Relaxed);
+        match std::fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), %error, "a VM's file can't be removed");
+            }
+            _ => {}
+        }
     }
 }
 
@@ -88,6 +108,12 @@ mod tests {
             file.replace(contents.as_bytes()).unwrap();
             assert_eq!(std::fs::read_to_string(directory.path().join("start.json")).unwrap(), contents);
         }
+        let other = file.beside("joined");
+        other.replace(b"one").unwrap();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+        other.remove();
+        other.clone().replace(b"late").unwrap();
+        other.remove();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         drop(directory);
         file.replace(b"late").unwrap();

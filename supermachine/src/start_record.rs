@@ -16,6 +16,8 @@ use crate::vm::Mode;
 
 /// Name of the record in a VM's directory.
 pub(crate) const FILE: &str = "start.json";
+/// How the names of records begin that are of containers which joined the VM; their ids follow.
+const JOINED: &str = "joined-";
 /// Version of the record's format.
 pub(crate) const VERSION: u32 = 1;
 /// Largest record that is read, in bytes.
@@ -30,6 +32,8 @@ pub struct StartRecord {
     pub namespace: String,
     /// The container, or what else the VM is called.
     pub id: String,
+    /// Whether the container joined the VM, which ran already: the phases are then those of joining it.
+    pub joined: bool,
     /// How the VM came to run.
     #[serde(flatten)]
     pub mode: Mode,
@@ -111,7 +115,18 @@ struct Versioned {
 impl StartRecord {
     /// Reads the record in a VM's directory. It is taken from root and this user only, and parsed as untrusted.
     pub fn read(directory: &Path) -> Result<Self, RecordError> {
-        let path = directory.join(FILE);
+        Self::read_file(directory.join(FILE))
+    }
+
+    /// Reads the records of the containers that have joined the VM, in the same way.
+    pub fn read_joined(directory: &Path) -> Vec<Result<Self, RecordError>> {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let is_record = |name: &str| name.starts_with(JOINED) && name.ends_with(".json");
+        let joined = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_record));
+        joined.map(|entry| Self::read_file(entry.path())).collect()
+    }
+
+    fn read_file(path: PathBuf) -> Result<Self, RecordError> {
         let bytes = read(&path)?;
         let syntax = |source| RecordError::Syntax { path: path.clone(), source };
         let Versioned { version: found } = serde_json::from_slice(&bytes).map_err(syntax)?;
@@ -158,6 +173,19 @@ impl Recorder {
         Self { known: Arc::new(known), trace, file }
     }
 
+    /// The recorder of a container that joins the VM.
+    #[must_use]
+    pub fn joined(&self, id: &str, trace: Trace) -> Self {
+        let began_unix_us = trace.began_unix_us();
+        let known = StartRecord { id: id.to_owned(), joined: true, began_unix_us, ..(*self.known).clone() };
+        Self { known: Arc::new(known), trace, file: self.file.beside(&format!("{JOINED}{id}.json")) }
+    }
+
+    /// Forgets a container that has left the VM.
+    pub fn remove(&self) {
+        self.file.remove();
+    }
+
     /// Writes the record with the phases that have ended by now, in place of the one before; nothing if the VM is gone.
     /// It takes some tens of microseconds, which a start needn't wait for.
     pub fn write(&self) -> io::Result<()> {
@@ -179,6 +207,7 @@ mod tests {
             version: VERSION,
             namespace: "default".into(),
             id: "c1".into(),
+            joined: false,
             mode: Mode::Restored(Level::Base),
             reason: "bake".into(),
             bake: Some("ab".repeat(32).parse().unwrap()),
@@ -205,6 +234,21 @@ mod tests {
             assert_eq!(read.phases.len(), count);
             assert_eq!(read, StartRecord { phases: read.phases.clone(), ..record() });
         }
+    }
+
+    #[test]
+    fn a_container_that_joined_has_a_record_as_long_as_it_is_there() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = RunDirectory::create(&parent.path().join("vm")).unwrap();
+        let first = Recorder::new(record(), Trace::begin(), directory.file(FILE));
+        let joined = first.joined("c2", Trace::begin());
+        first.write().unwrap();
+        joined.write().unwrap();
+        let read = StartRecord::read_joined(directory.path()).pop().unwrap().unwrap();
+        assert_eq!((read.id.as_str(), read.joined, read.pid), ("c2", true, 7));
+        joined.remove();
+        assert!(StartRecord::read_joined(directory.path()).is_empty());
+        assert!(!StartRecord::read(directory.path()).unwrap().joined);
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(crate) async fn run(host: &Host, options: arguments::Bake) -> Result<(), Bak
     // A bake that is given up leaves nothing: what it was made in is dropped.
     let baked = tokio::select! {
         baked = made => baked,
-        _ = ctrl_c() => Err(BakeCommandError::Interrupted),
+        Ok(()) = ctrl_c() => Err(BakeCommandError::Interrupted),
     };
     progress.end();
     let baked = baked?;

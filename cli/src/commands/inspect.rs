@@ -217,7 +217,7 @@ fn lines_of_facts(facts: &Facts) -> Vec<(&'static str, String)> {
 
 fn lines_of_machine(record: &StartRecord) -> Vec<(&'static str, String)> {
     vec![
-        ("machine", name(record)),
+        (if record.joined { "container" } else { "machine" }, name(record)),
         ("mode", record.mode.to_string()),
         ("reason", record.reason.clone()),
         ("bake", record.bake.map_or_else(|| "-".to_owned(), |key| key.to_string())),
@@ -244,7 +244,7 @@ mod tests {
         let fixture = Fixture::new();
         let key = fixture.publish(fixture::facts());
         let bakes = fixture.host().bakes().unwrap();
-        let found = Found { running: vec![record("web")], unreadable: Vec::new() };
+        let found = Found { running: vec![record("web")], ..Found::default() };
         let Chosen::Bake(bake) = choose(&bakes, &found, &key.to_string()[..6]).unwrap() else { panic!("a machine") };
         let here = MachineFacts { host_kernel: "6.13".into(), ..fixture::facts() };
         let subject = Subject::Bake(Box::new(describe(bake, &found, &fixture::fits(here))));
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_machine_is_told_as_it_was_recorded() {
-        let found = Found { running: vec![record("web")], unreadable: Vec::new() };
+        let found = Found { running: vec![record("web")], ..Found::default() };
         let Chosen::Machine(record) = choose(&[], &found, "web").unwrap() else { panic!("a bake") };
         let subject = Subject::Machine(Box::new(record.clone()));
         assert!(text(&subject).contains("took           15.000 ms;"), "{}", text(&subject));

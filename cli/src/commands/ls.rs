@@ -180,7 +180,7 @@ mod tests {
         let key = fixture.publish(facts());
         let cold = StartRecord { mode: Mode::Cold, bake: None, reason: "no bake\u{1b} yet".into(), ..record("first") };
         let running = vec![record("web"), cold];
-        let listing = list(&fixture.host().bakes().unwrap(), &Found { running, unreadable: Vec::new() });
+        let listing = list(&fixture.host().bakes().unwrap(), &Found { running, ..Found::default() });
         let text = text(&listing);
         let lines: Vec<_> = text.lines().collect();
         let words = |line: usize| lines[line].split_whitespace().collect::<Vec<_>>().join(" ");

@@ -43,7 +43,8 @@ fn text(Timeline { record, total_us }: &Timeline<'_>) -> String {
         table.add([name.clone(), milliseconds(*began_us), milliseconds(*took_us), who(*owner).to_owned()]);
     }
     table.add(["total".to_owned(), String::new(), milliseconds(*total_us), String::new()]);
-    let head = format!("{}: {}, {}", name(record), record.mode, record.reason);
+    let joined = if record.joined { "joined a machine: " } else { "" };
+    let head = format!("{}: {joined}{}, {}", name(record), record.mode, record.reason);
     format!("{}\n\n{table}", clean(&head))
 }
 

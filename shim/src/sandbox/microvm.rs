@@ -144,7 +144,9 @@ impl MicroVms {
     async fn join(&self, vm: Arc<SharedVm>, launch: &Launch) -> Result<Option<MicroVm>, SandboxError> {
         let layers = layers(&launch.root);
         let disk = Disk::prepare(layers.writable, &self.config.paths.upper_template())?;
+        launch.trace.end("host prepared", Owner::Shim);
         let Some((member, rootfs)) = vm.enter(&disk.root(layers.layers)).await? else { return Ok(None) };
+        launch.trace.end("disks attached", Owner::Vmm);
         info!(vmm = vm.pid, "joined the VM of the group");
         let share = Share::new(launch, vm, member, rootfs, true);
         match disk.taken(&self.asked_at(&launch.id)) {
@@ -200,6 +202,7 @@ struct Share {
     vm: Arc<SharedVm>,
     member: Member,
     belongings: Belongings,
+    recorder: Recorder,
     /// Whether it came to a VM that ran.
     is_joined: bool,
 }
@@ -212,7 +215,11 @@ impl Share {
             volumes.push(rootfs.volume.clone());
         }
         let belongings = Belongings { id: launch.id.clone(), rootfs, volumes, devices: Vec::new() };
-        Self { vm, member, belongings, is_joined }
+        let recorder = match is_joined {
+            true => vm.recorder.joined(&launch.id, launch.trace.clone()),
+            false => vm.recorder.clone(),
+        };
+        Self { vm, member, belongings, recorder, is_joined }
     }
 
     async fn leave(&self) {
@@ -286,6 +293,9 @@ impl MicroVm {
 
     /// Takes back what the host does for the container, which is about to leave.
     fn retract(&self) {
+        if self.share.is_joined {
+            self.share.recorder.remove();
+        }
         // Nobody is to ask for a disk that is about to go; the next VM that has it has its own note.
         drop(self.note.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.watching.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -304,7 +314,7 @@ impl Sandbox for MicroVm {
     }
 
     fn recorder(&self) -> Option<Recorder> {
-        (!self.share.is_joined).then(|| self.share.vm.recorder.clone())
+        Some(self.share.recorder.clone())
     }
 
     fn agent(&self) -> &AgentClient {

@@ -30,7 +30,7 @@ pub(crate) trait Sandbox: Send + Sync {
     fn pid(&self) -> u32;
     /// If other containers were in the VM before: what the VM leaves on the host.
     fn joined(&self) -> Option<&Remains>;
-    /// Writes down how the VM was started, if the container came with it.
+    /// Writes down how the VM was started for the container, or was joined by it.
     fn recorder(&self) -> Option<Recorder>;
     /// The agent. Its calls fail once the VM is gone.
     fn agent(&self) -> &AgentClient;

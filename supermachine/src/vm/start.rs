@@ -218,6 +218,7 @@ impl Start<'_> {
             version: start_record::VERSION,
             namespace: self.launch.namespace.clone(),
             id: self.launch.id.clone(),
+            joined: false,
             mode: started.mode,
             reason: started.reason.clone(),
             bake: started.bake,
