@@ -6,19 +6,20 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use containerd_shim_protos::types::mount::Mount;
-use supermachine::daemon::{self, EnsureLayersRequest, RequestBakeRequest};
+use supermachine::daemon::RequestBakeRequest;
 use supermachine::{
     AskedAt, Exported, HostDevices, HostSockets, Machine, Mode, Owner, Recorder, ServedSockets, Vm, VmNote,
     VolumeError, Volumes, Watchable, Watching,
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::disk::{Disk, TakenDisk};
+use super::node_daemon::{LayerDaemon, request_bake};
 use super::shared::{Belongings, MadeCgroup, Member, SharedVm};
 use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of, tree};
-use crate::bundle::{BundleError, EnsureLayers, Root, RootLayers, locate_layers};
+use crate::bundle::{BundleError, Root, RootLayers, locate_layers};
 use crate::host_cgroup;
 use crate::io::Stream;
 use crate::remains::Remains;
@@ -160,40 +161,6 @@ impl MicroVms {
 
     fn asked_at(&self, container: &str) -> AskedAt {
         AskedAt { address: self.address.clone(), container: container.to_owned() }
-    }
-}
-
-/// Asks the daemon for a bake, so that the next start of this shape restores. Failing that, the next is cold as well.
-async fn request_bake(socket: PathBuf, request: RequestBakeRequest) {
-    let client = match daemon::connect(&socket).await {
-        Ok(client) => client,
-        Err(error) => return warn!("no bake was asked for: {}", supermachine::chain(&error)),
-    };
-    match client.request_bake(ttrpc::context::with_duration(std::time::Duration::from_secs(5)), &request).await {
-        Ok(response) => info!(state = ?response.state, "asked for a bake"),
-        Err(error) => warn!("no bake was asked for: {error}"),
-    }
-}
-
-/// The snapshotter's daemon, asked for layers that aren't converted yet.
-struct LayerDaemon {
-    socket: PathBuf,
-}
-
-#[async_trait::async_trait]
-impl EnsureLayers for LayerDaemon {
-    async fn ensure(&self, directories: &[PathBuf]) -> Result<Vec<PathBuf>, Box<dyn std::error::Error + Send + Sync>> {
-        let client = daemon::connect(&self.socket).await?;
-        let request = EnsureLayersRequest {
-            lower_directories: directories.iter().map(|path| path.display().to_string()).collect(),
-            ..Default::default()
-        };
-        // Converting a large layer takes as long as it takes; containerd's own time limit applies.
-        let response = client.ensure_layers(ttrpc::context::Context::default(), &request).await?;
-        if response.layers.len() != directories.len() {
-            return Err(format!("the daemon answered with {} layers", response.layers.len()).into());
-        }
-        Ok(response.layers.into_iter().map(PathBuf::from).collect())
     }
 }
 

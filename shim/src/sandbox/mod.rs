@@ -3,6 +3,7 @@
 mod disk;
 mod group;
 mod microvm;
+mod node_daemon;
 mod shared;
 mod tree;
 
