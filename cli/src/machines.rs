@@ -22,7 +22,7 @@ pub(crate) struct Found {
 
 /// The machines can't be listed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot list the directory of running machines {}", path.display())]
+#[error("cannot list the directory of running machines {}; check its permissions", path.display())]
 pub(crate) struct MachinesError {
     path: PathBuf,
     #[source]

@@ -27,6 +27,7 @@ use tracing_subscriber::EnvFilter;
 use arguments::{Arguments, Command};
 use host::Host;
 use output::OutputError;
+use table::clean;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -73,7 +74,8 @@ fn tell(error: &anyhow::Error) -> ExitCode {
     if error.chain().filter_map(|cause| cause.downcast_ref::<OutputError>()).any(OutputError::is_closed) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("supermachine: {error:#}{}", hint(error));
+    // A machine's name may be in it, which someone else has given.
+    eprintln!("supermachine: {}{}", clean(&format!("{error:#}")), hint(error));
     ExitCode::FAILURE
 }
 

@@ -26,7 +26,7 @@ pub(crate) enum BakeCommandError {
     Machine(#[from] MachineError),
     #[error("the bake that is there can't be replaced")]
     Replace(#[source] Box<RmError>),
-    #[error(transparent)]
+    #[error("the bake store can't be used; check the directory that `paths.bakes` names and its disk")]
     Store(#[from] StoreError),
     #[error(transparent)]
     Bake(#[from] BakeError),
@@ -51,7 +51,8 @@ pub(crate) async fn run(host: &Host, options: arguments::Bake) -> Result<(), Bak
     let began = Instant::now();
     let progress = Progress::begin();
     let made = async {
-        if options.force {
+        // Where none is made, none is removed.
+        if options.force && machine.is_baking() {
             remove(host, machine.key().await?)?;
         }
         Ok(bake_base_by_steps(&machine, |step| progress.tell(step)).await?)

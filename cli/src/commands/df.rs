@@ -18,14 +18,14 @@ use crate::table::{Side, Table};
 /// Nothing can be told.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DfError {
-    #[error("cannot list the snapshots in {}", path.display())]
+    #[error("cannot list the snapshots in {}; check its permissions, or set `paths.snapshotter`", path.display())]
     Snapshots {
         /// Their directory.
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error(transparent)]
+    #[error("the bake store can't be used; check the directory that `paths.bakes` names and its disk")]
     Store(#[from] StoreError),
     #[error("cannot print the result")]
     Output(#[from] OutputError),

@@ -20,7 +20,7 @@ pub(crate) enum InspectError {
     Machine(machines::FindError),
     #[error(transparent)]
     Bake(bakes::FindError),
-    #[error(transparent)]
+    #[error("the bake store can't be used; check the directory that `paths.bakes` names and its disk")]
     Store(#[from] StoreError),
     #[error(transparent)]
     Machines(#[from] MachinesError),

@@ -13,7 +13,7 @@ use crate::table::{Side, Table};
 /// Nothing can be listed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LsError {
-    #[error(transparent)]
+    #[error("the bake store can't be used; check the directory that `paths.bakes` names and its disk")]
     Store(#[from] StoreError),
     #[error(transparent)]
     Machines(#[from] MachinesError),

@@ -19,7 +19,7 @@ pub(crate) enum PruneError {
         /// Why not.
         why: String,
     },
-    #[error(transparent)]
+    #[error("the bake store can't be used; check the directory that `paths.bakes` names and its disk")]
     Store(#[from] StoreError),
     #[error("cannot print the result")]
     Output(#[from] OutputError),
