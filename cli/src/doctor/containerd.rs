@@ -9,6 +9,8 @@ use super::{Finding, Root};
 const OLDEST: (u32, u32) = (1, 7);
 const SOCKET: &str = "/run/containerd/containerd.sock";
 const SHIM: &str = "containerd-shim-supermachine-v2";
+/// What containerd puts before its PATH (its plugin `opt`).
+const OPT: &str = "/opt/containerd/bin";
 
 pub(super) fn check(root: &Root) -> Vec<Finding> {
     let program = root.program_in(DEFAULT_PATH, "containerd");
@@ -50,6 +52,7 @@ fn socket(root: &Root) -> Finding {
 fn shim(root: &Root, containerd: Option<&Path>) -> Finding {
     const CHECK: &str = "shim";
     let (path, beside) = environment(root, containerd);
+    let path = format!("{OPT}:{path}");
     let beside = beside.and_then(|program| Some(program.parent()?.join(SHIM))).filter(|path| root.is_program(path));
     match root.program_in(&path, SHIM).or(beside) {
         Some(found) => Finding::ok(CHECK, found.display().to_string()),
@@ -103,6 +106,8 @@ mod tests {
             ("/custom/containerd-shim-supermachine-v2*", ""),
         ]);
         assert_eq!(shim(&root, None), Finding::ok("shim", "/custom/containerd-shim-supermachine-v2"));
+        let (_directory, root) = fake(&[("/opt/containerd/bin/containerd-shim-supermachine-v2*", "")]);
+        assert_eq!(shim(&root, None).status, Status::Ok);
         let (_directory, root) = fake(&[("/opt/bin/containerd-shim-supermachine-v2*", "")]);
         assert_eq!(shim(&root, Some(Path::new("/opt/bin/containerd"))).status, Status::Ok);
         assert_eq!(shim(&root, Some(Path::new("/usr/bin/containerd"))).status, Status::Problem);
