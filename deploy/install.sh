@@ -26,7 +26,7 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 
-binaries='containerd-shim-supermachine-v2 supermachine-vmm supermachine-snapshotter'
+binaries='containerd-shim-supermachine-v2 supermachine-vmm supermachine-snapshotter supermachine'
 for binary in $binaries; do
     [ -x "$bin/$binary" ] || fail "no $binary in '$bin': build it first (cargo run --package xtask -- build)"
 done
@@ -59,11 +59,10 @@ put() {
 for binary in $binaries; do
     put 755 "$bin/$binary" "/opt/supermachine/bin/$binary"
 done
-[ ! -x "$bin/supermachine" ] || put 755 "$bin/supermachine" /opt/supermachine/bin/supermachine
 put 644 "$kernel" /opt/supermachine/share/vmlinux
 put 644 "$initrd" /opt/supermachine/share/initrd.cpio
 mkdir -p "$staging/usr/local/bin"
-ln -sf /opt/supermachine/bin/containerd-shim-supermachine-v2 "$staging/usr/local/bin/"
+ln -sf /opt/supermachine/bin/containerd-shim-supermachine-v2 /opt/supermachine/bin/supermachine "$staging/usr/local/bin/"
 for unit in supermachine-snapshotter.socket supermachine-snapshotter.service; do
     put 644 "$here/systemd/$unit" "/etc/systemd/system/$unit"
 done
@@ -90,3 +89,4 @@ systemctl start supermachine-snapshotter.service
 [ -z "${unfinished:-}" ] || exit 1
 systemctl restart containerd.service
 echo "supermachine is installed: try  nerdctl run --rm --snapshotter supermachine --runtime io.containerd.supermachine.v2 IMAGE"
+echo "if it does not run, \`supermachine doctor\` says why"

@@ -66,7 +66,12 @@ pub struct Paths {
 impl Paths {
     /// Directory of one sandbox's state: `<run>/vm/<namespace>-<id>`.
     pub fn sandbox(&self, namespace: &str, id: &str) -> PathBuf {
-        self.run.join("vm").join(format!("{namespace}-{id}"))
+        self.sandboxes().join(format!("{namespace}-{id}"))
+    }
+
+    /// Directory of those directories.
+    pub fn sandboxes(&self) -> PathBuf {
+        self.run.join("vm")
     }
 
     /// Template that writable layers are cloned from.
@@ -157,6 +162,23 @@ impl Config {
         check_memory(config.vm.memory, &file.display().to_string())?;
         check_upper(config.upper.size, &file.display().to_string())?;
         Ok(config)
+    }
+}
+
+impl Config {
+    /// This configuration with a machine of another size; `origin` is what errors name.
+    pub fn with_shape(mut self, memory: Bytes, vcpus: u8, origin: &str) -> Result<Self, ConfigError> {
+        check_memory(memory, origin)?;
+        if !(1..=64).contains(&vcpus) {
+            return Err(ConfigError::BadValue {
+                origin: origin.to_owned(),
+                key: "vm.vcpus".to_owned(),
+                found: vcpus.to_string(),
+                remedy: "write a number from 1 to 64".to_owned(),
+            });
+        }
+        (self.vm.memory, self.vm.vcpus) = (memory, vcpus);
+        Ok(self)
     }
 }
 

@@ -79,6 +79,16 @@ fn annotations_override_memory_and_vcpus() {
 }
 
 #[test]
+fn another_shape_is_checked_like_the_files() {
+    let config = parse("").unwrap().with_shape(Bytes::mebibytes(128), 2, "--memory").unwrap();
+    assert_eq!((config.vm.memory, config.vm.vcpus), (Bytes::mebibytes(128), 2));
+    let error = config.clone().with_shape(Bytes(1), 2, "--memory").unwrap_err().to_string();
+    assert!(error.starts_with("--memory: `vm.memory` is 1; write a multiple of 2M"), "{error}");
+    let error = config.with_shape(Bytes::mebibytes(128), 65, "--vcpus").unwrap_err().to_string();
+    assert_eq!(error, "--vcpus: `vm.vcpus` is 65; write a number from 1 to 64");
+}
+
+#[test]
 fn annotations_are_refused_with_a_remedy() {
     for (key, value, expected) in [
         ("vm.memory", "lots", "io.supermachine.config.vm.memory` is \"lots\"; write a number of bytes"),

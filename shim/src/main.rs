@@ -19,6 +19,7 @@ mod process_record;
 mod remains;
 mod sandbox;
 mod service;
+mod start_record;
 mod task;
 
 use std::error::Error;

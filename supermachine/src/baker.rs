@@ -35,6 +35,17 @@ pub struct Baked {
     pub already_there: bool,
 }
 
+/// What is being done about a bake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BakeStep {
+    /// A guest boots, and its agent makes it fit to be captured.
+    Boot,
+    /// It is written out.
+    Capture,
+    /// Its digests are computed and it gets its name.
+    Publish,
+}
+
 /// A bake could not be made. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
 pub enum BakeError {
@@ -89,6 +100,11 @@ impl BakeError {
 /// Makes the base bake of a machine: boots it without disks, lets the agent clean up, and captures it. Does nothing
 /// if a good one is there.
 pub async fn bake_base(machine: &Machine) -> Result<Baked, BakeError> {
+    bake_base_by_steps(machine, |_step| {}).await
+}
+
+/// The same, and tells of each step as it begins.
+pub async fn bake_base_by_steps(machine: &Machine, mut tell: impl FnMut(BakeStep)) -> Result<Baked, BakeError> {
     match lookup(machine).await.map_err(BakeError::Machine)? {
         Lookup::Hit(bake, _) => return Ok(Baked { key: bake.key, already_there: true }),
         Lookup::Miss(Reason::Off) => return Err(BakeError::Off),
@@ -99,9 +115,12 @@ pub async fn bake_base(machine: &Machine) -> Result<Baked, BakeError> {
     let draft = machine.store.draft().map_err(store_failed)?;
     let path = machine.run.join("bake").join(draft.name());
     let directory = RunDirectory::create(&path).map_err(|source| BakeError::Directory { path, source })?;
+    tell(BakeStep::Boot);
     let process = boot_and_prepare(machine, &directory).await?;
+    tell(BakeStep::Capture);
     let extents = capture(&process, &draft).await?;
     process.stop().await;
+    tell(BakeStep::Publish);
     let publish = move || draft.publish(facts, Level::Base, extents);
     let published = match tokio::task::spawn_blocking(publish).await {
         Ok(result) => result.map_err(BakeError::Publish)?,

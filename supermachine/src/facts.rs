@@ -83,10 +83,13 @@ async fn digests(machine: &Machine) -> Result<[Digest; 3], DigestError> {
     {
         return Ok([vmm, kernel, initrd]);
     }
+    let is_remembering = machine.is_remembering;
     // Reads tens of megabytes.
     let compute = move || {
         let digests = [memo.digest(&paths[0])?, memo.digest(&paths[1])?, memo.digest(&paths[2])?];
-        memo.save();
+        if is_remembering {
+            memo.save();
+        }
         Ok(digests)
     };
     match tokio::task::spawn_blocking(compute).await {
@@ -109,7 +112,7 @@ async fn describe(machine: &Machine) -> Result<vmm_api::MachineFacts, MachineErr
         return Ok(known.facts);
     }
     let facts = ask(machine).await.map_err(MachineError::Describe)?;
-    if vmm.is_settled() {
+    if machine.is_remembering && vmm.is_settled() {
         let described = Described { vmm, kvm, facts: facts.clone() };
         if let Err(error) = bake::save_record(&record, &described) {
             tracing::warn!(file = %record.display(), %error, "the machine's description can't be remembered");

@@ -62,6 +62,11 @@ pub(crate) fn open(path: &Path) -> Result<File, KvmError> {
     })
 }
 
+/// Whether this host has a KVM that opens. Whether it can run our guests is known once [`crate::Machine::facts`] are.
+pub fn check_kvm() -> Result<(), KvmError> {
+    open(Path::new(KVM)).map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,10 +11,13 @@ use vmm_api::Fd;
 use crate::disks::{self, DiskError, RootDisks};
 use crate::error::ErrorKind;
 use crate::namespace::Namespace;
+use crate::trace::Trace;
 
 /// What one VM is started with.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
+    /// containerd namespace of the container that the VM is for, if there is one.
+    pub namespace: String,
     /// Names the VM in logs.
     pub id: String,
     /// Holds the VM's logs; made, and removed with everything in it when the VM is gone.
@@ -29,6 +32,8 @@ pub struct Launch {
     pub hostname: String,
     /// Whether files may be shared with the VM, which takes root's rights.
     pub serves_files: bool,
+    /// Where the phases of the start are noted.
+    pub trace: Trace,
 }
 
 /// Whose network a VMM has. The guest has none of it unless it is connected.

@@ -22,6 +22,8 @@ mod relay;
 mod run_directory;
 pub mod shim;
 mod sockets;
+mod start_record;
+mod trace;
 mod upper;
 mod vm;
 mod vmm;
@@ -46,16 +48,18 @@ mod generated {
 }
 
 pub use agent_proto as agent;
-pub use bake::{Key, Level, Reason};
-pub use baker::{BakeError, Baked, bake_base};
+pub use bake::{Digest, Entry, Extent, Key, Level, MachineFacts, Manifest, Part, Reason, Store, StoreError};
+pub use baker::{BakeError, BakeStep, Baked, bake_base, bake_base_by_steps};
 pub use disks::{DeviceError, DeviceNumber, DiskError, HostDevice, HostDevices, RootDisks, UpperDirectories};
 pub use error::{ErrorKind, chain};
 pub use image::{Image, Lookup};
-pub use kvm::KvmError;
+pub use kvm::{KvmError, check_kvm};
 pub use launch::{Launch, LaunchError, Network};
 pub use machine::{Machine, MachineError};
 pub use network::NetworkError;
 pub use sockets::{HostSockets, ServedSockets};
+pub use start_record::{RecordError, Recorder, StartRecord};
+pub use trace::{Owner, Phase, Trace};
 pub use upper::{UpperError, clone_upper};
 pub use vm::{AttachError, DetachError, Mode, StartError, Started, Stream, StreamError, Timeline, Vm};
 pub use vmm::{Exit, ExitReason, Exited};

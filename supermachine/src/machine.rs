@@ -27,6 +27,8 @@ pub struct Machine {
     pub(crate) store: Store,
     pub(crate) run: PathBuf,
     pub(crate) is_baking: bool,
+    /// Whether what is learnt of the machine is written down.
+    pub(crate) is_remembering: bool,
     pub(crate) answer_within: Duration,
 }
 
@@ -103,8 +105,15 @@ impl Machine {
             store: Store::new(bakes.clone(), run),
             run: run.clone(),
             is_baking: config.bake.enabled,
+            is_remembering: true,
             answer_within: config.vm.answer_within,
         })
+    }
+
+    /// The same, for whoever only looks: what is learnt of it is not written down.
+    #[must_use]
+    pub fn forgetful(self) -> Self {
+        Self { is_remembering: false, ..self }
     }
 
     /// Guest memory and CPUs.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use agent_proto::{AgentClient, BlockDevice, ReleaseVolumesRequest, RootFilesystem};
 use bake::{Key, Level};
+use serde::{Deserialize, Serialize};
 use ttrpc::context::with_duration;
 use vmm_api::{Reply, Request};
 
@@ -28,6 +29,7 @@ use crate::machine::Machine;
 use crate::network::{Connection, NetworkError};
 use crate::run_directory::RunDirectory;
 use crate::sockets::{HostSockets, ServedSockets};
+use crate::start_record::Recorder;
 use crate::vmm::{Exit, Exited, Process, VmmError};
 use crate::volumes::{self, VolumeError, Volumes, Watchable, Watching};
 use crate::writable::{Exporter, Import};
@@ -45,7 +47,8 @@ const VMM_WITHIN: Duration = Duration::from_secs(10);
 const VOLUMES_WITHIN: Duration = Duration::from_secs(10);
 
 /// How a VM came to run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", content = "level", rename_all = "snake_case")]
 pub enum Mode {
     /// From a bake of this level.
     Restored(Level),
@@ -112,6 +115,7 @@ pub struct Vm {
     process: Arc<Process>,
     network: Mutex<Option<Connection>>,
     started: Started,
+    recorder: Recorder,
     rootfs: RootFilesystem,
     /// Held while they change.
     places: tokio::sync::Mutex<Places>,
@@ -131,6 +135,11 @@ impl Vm {
     /// How it was started.
     pub fn started(&self) -> &Started {
         &self.started
+    }
+
+    /// Writes down how it was started, into its directory, for others to read.
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
     }
 
     /// Process id of the VMM.

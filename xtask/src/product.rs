@@ -15,8 +15,12 @@ use crate::step::step;
 const VMM: &str = "supermachine-vmm";
 const VMM_TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// The command line, and its package: the library has the name already.
+const CLI: &str = "supermachine";
+const CLI_PACKAGE: &str = "supermachine-cli";
+
 /// What is installed in `/opt/supermachine/bin`.
-pub(crate) const PROGRAMS: [&str; 3] = ["containerd-shim-supermachine-v2", VMM, "supermachine-snapshotter"];
+pub(crate) const PROGRAMS: [&str; 4] = ["containerd-shim-supermachine-v2", VMM, "supermachine-snapshotter", CLI];
 
 /// The program that runs scenarios inside the host.
 pub(crate) const RUNNER: &str = "scenario-runner";
@@ -58,8 +62,8 @@ pub(crate) fn build(profile: Profile) -> anyhow::Result<Product> {
     let initrd = step("guest agent and initrd", || paths::built_by("guest-agent/initrd.sh"))?;
     step("product", || {
         let mut cargo = cargo_build(profile);
-        for package in PROGRAMS.iter().filter(|program| **program != VMM).chain([&"e2e"]) {
-            cargo.args(["--package", package]);
+        for program in PROGRAMS.into_iter().filter(|program| *program != VMM).chain(["e2e"]) {
+            cargo.args(["--package", if program == CLI { CLI_PACKAGE } else { program }]);
         }
         paths::run(&mut cargo)?;
         build_vmm(profile)

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ pub(super) struct Gauge(watch::Sender<Reading>);
 struct Reading {
     open: usize,
     bytes: u64,
+    first_byte: Option<Instant>,
 }
 
 impl Gauge {
@@ -29,6 +30,15 @@ impl Gauge {
     /// Whether all outputs are over.
     pub(super) fn is_over(&self) -> bool {
         self.0.borrow().open == 0
+    }
+
+    /// Waits for the first byte of any output. None if all are over without one.
+    pub(super) fn first_byte(&self) -> impl Future<Output = Option<Instant>> + Send + 'static {
+        let mut reading = self.0.subscribe();
+        async move {
+            let seen = reading.wait_for(|reading| reading.first_byte.is_some() || reading.open == 0).await;
+            seen.ok().and_then(|reading| reading.first_byte)
+        }
     }
 
     /// Waits until all outputs are over, or no byte has come for as long as `silence`.
@@ -55,7 +65,10 @@ impl<R: AsyncRead + Unpin> AsyncRead for Watched<R> {
         let polled = Pin::new(&mut self.output).poll_read(cx, buf);
         let read = buf.filled().len() - before;
         if read > 0 {
-            self.gauge.send_modify(|reading| reading.bytes += read as u64);
+            self.gauge.send_modify(|reading| {
+                reading.bytes += read as u64;
+                reading.first_byte.get_or_insert_with(Instant::now);
+            });
         }
         polled
     }
@@ -100,6 +113,21 @@ mod tests {
         assert_eq!(copied.unwrap(), 80);
         assert!(began.elapsed() >= SILENCE * 2, "{:?}", began.elapsed());
         copy.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_first_byte_is_told_with_its_time_or_that_there_is_none() {
+        let gauge = Gauge::default();
+        assert_eq!(gauge.first_byte().await, None);
+        let (mut guest, host) = duplex(8);
+        let mut output = gauge.watch(host);
+        let first = gauge.first_byte();
+        guest.write_all(b"x").await.unwrap();
+        drop(guest);
+        tokio::io::copy(&mut output, &mut tokio::io::sink()).await.unwrap();
+        let read = Instant::now();
+        assert!(first.await.unwrap() <= read);
+        assert!(gauge.first_byte().await.unwrap() <= read, "it is remembered");
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ mod target;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use containerd_shim::io::{IoTasks, Stdio};
 use thiserror::Error;
@@ -178,6 +178,11 @@ impl ProcessIo {
     /// Whether all output is delivered.
     pub(crate) fn is_delivered(&self) -> bool {
         self.gauge.is_over()
+    }
+
+    /// Waits for the first byte of output, and tells when it was read. None if there is none.
+    pub(crate) fn first_output(&self) -> impl Future<Output = Option<Instant>> + Send + 'static {
+        self.gauge.first_byte()
     }
 
     /// Waits until all output is delivered, at most [`DRAIN_TIMEOUT`], and cuts what is left.

@@ -32,6 +32,10 @@ impl Sandbox for Wires {
         None
     }
 
+    fn recorder(&self) -> Option<supermachine::Recorder> {
+        None
+    }
+
     fn agent(&self) -> &agent_proto::AgentClient {
         self.1.agent()
     }

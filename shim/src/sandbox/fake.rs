@@ -263,6 +263,10 @@ impl Sandbox for FakeSandbox {
         None
     }
 
+    fn recorder(&self) -> Option<supermachine::Recorder> {
+        None
+    }
+
     fn agent(&self) -> &AgentClient {
         &self.agent
     }

@@ -6,19 +6,20 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use containerd_shim_protos::types::mount::Mount;
-use supermachine::daemon::{self, EnsureLayersRequest, RequestBakeRequest};
+use supermachine::daemon::RequestBakeRequest;
 use supermachine::{
-    AskedAt, Exported, HostDevices, HostSockets, Machine, Mode, ServedSockets, Vm, VmNote, VolumeError, Volumes,
-    Watchable, Watching,
+    AskedAt, Exported, HostDevices, HostSockets, Machine, Mode, Owner, Recorder, ServedSockets, Vm, VmNote,
+    VolumeError, Volumes, Watchable, Watching,
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::disk::{Disk, TakenDisk};
+use super::node_daemon::{LayerDaemon, request_bake};
 use super::shared::{Belongings, MadeCgroup, Member, SharedVm};
 use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of, tree};
-use crate::bundle::{BundleError, EnsureLayers, Root, RootLayers, locate_layers};
+use crate::bundle::{BundleError, Root, RootLayers, locate_layers};
 use crate::host_cgroup;
 use crate::io::Stream;
 use crate::remains::Remains;
@@ -54,13 +55,14 @@ impl Launcher for MicroVms {
         if let Root::Directory { path, mounts } = &launch.root {
             volumes.append(tree::hold(root_volume(&launch.id), path, mounts).await?);
         }
-        let is_live = launch.root.is_live();
+        let (is_live, trace) = (launch.root.is_live(), launch.trace.clone());
         let mut vm = self.place(launch).await?;
         vm.watchable = watchable.into();
         if let Err(error) = vm.bring(volumes, devices, sockets, is_live).await {
             vm.share.leave().await;
             return Err(error);
         }
+        trace.end("volumes and devices shared", Owner::Shim);
         Ok(Arc::new(vm))
     }
 }
@@ -103,9 +105,11 @@ impl MicroVms {
             state: config.paths.sandbox(&launch.namespace, &launch.id),
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.0.path().to_owned()),
         };
+        launch.trace.end("host prepared", Owner::Shim);
         let vm = Vm::start(
             &machine,
             supermachine::Launch {
+                namespace: launch.namespace.clone(),
                 state_dir: remains.state.clone(),
                 // A container without a host name of its own shows its host's, as under runc.
                 hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -114,6 +118,7 @@ impl MicroVms {
                 cgroup: remains.cgroup.clone(),
                 id: launch.id.clone(),
                 serves_files,
+                trace: launch.trace.clone(),
             },
         )
         .await?;
@@ -140,7 +145,9 @@ impl MicroVms {
     async fn join(&self, vm: Arc<SharedVm>, launch: &Launch) -> Result<Option<MicroVm>, SandboxError> {
         let layers = layers(&launch.root);
         let disk = Disk::prepare(layers.writable, &self.config.paths.upper_template())?;
+        launch.trace.end("host prepared", Owner::Shim);
         let Some((member, rootfs)) = vm.enter(&disk.root(layers.layers)).await? else { return Ok(None) };
+        launch.trace.end("disks attached", Owner::Vmm);
         info!(vmm = vm.pid, "joined the VM of the group");
         let share = Share::new(launch, vm, member, rootfs, true);
         match disk.taken(&self.asked_at(&launch.id)) {
@@ -157,45 +164,12 @@ impl MicroVms {
     }
 }
 
-/// Asks the daemon for a bake, so that the next start of this shape restores. Failing that, the next is cold as well.
-async fn request_bake(socket: PathBuf, request: RequestBakeRequest) {
-    let client = match daemon::connect(&socket).await {
-        Ok(client) => client,
-        Err(error) => return warn!("no bake was asked for: {}", supermachine::chain(&error)),
-    };
-    match client.request_bake(ttrpc::context::with_duration(std::time::Duration::from_secs(5)), &request).await {
-        Ok(response) => info!(state = ?response.state, "asked for a bake"),
-        Err(error) => warn!("no bake was asked for: {error}"),
-    }
-}
-
-/// The snapshotter's daemon, asked for layers that aren't converted yet.
-struct LayerDaemon {
-    socket: PathBuf,
-}
-
-#[async_trait::async_trait]
-impl EnsureLayers for LayerDaemon {
-    async fn ensure(&self, directories: &[PathBuf]) -> Result<Vec<PathBuf>, Box<dyn std::error::Error + Send + Sync>> {
-        let client = daemon::connect(&self.socket).await?;
-        let request = EnsureLayersRequest {
-            lower_directories: directories.iter().map(|path| path.display().to_string()).collect(),
-            ..Default::default()
-        };
-        // Converting a large layer takes as long as it takes; containerd's own time limit applies.
-        let response = client.ensure_layers(ttrpc::context::Context::default(), &request).await?;
-        if response.layers.len() != directories.len() {
-            return Err(format!("the daemon answered with {} layers", response.layers.len()).into());
-        }
-        Ok(response.layers.into_iter().map(PathBuf::from).collect())
-    }
-}
-
 /// A container's membership in a VM.
 struct Share {
     vm: Arc<SharedVm>,
     member: Member,
     belongings: Belongings,
+    recorder: Recorder,
     /// Whether it came to a VM that ran.
     is_joined: bool,
 }
@@ -208,7 +182,11 @@ impl Share {
             volumes.push(rootfs.volume.clone());
         }
         let belongings = Belongings { id: launch.id.clone(), rootfs, volumes, devices: Vec::new() };
-        Self { vm, member, belongings, is_joined }
+        let recorder = match is_joined {
+            true => vm.recorder.joined(&launch.id, launch.trace.clone()),
+            false => vm.recorder.clone(),
+        };
+        Self { vm, member, belongings, recorder, is_joined }
     }
 
     async fn leave(&self) {
@@ -282,6 +260,9 @@ impl MicroVm {
 
     /// Takes back what the host does for the container, which is about to leave.
     fn retract(&self) {
+        if self.share.is_joined {
+            self.share.recorder.remove();
+        }
         // Nobody is to ask for a disk that is about to go; the next VM that has it has its own note.
         drop(self.note.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.watching.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -297,6 +278,10 @@ impl Sandbox for MicroVm {
 
     fn joined(&self) -> Option<&Remains> {
         self.share.is_joined.then_some(&self.share.vm.remains)
+    }
+
+    fn recorder(&self) -> Option<Recorder> {
+        Some(self.share.recorder.clone())
     }
 
     fn agent(&self) -> &AgentClient {

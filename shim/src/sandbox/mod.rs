@@ -3,6 +3,7 @@
 mod disk;
 mod group;
 mod microvm;
+mod node_daemon;
 mod shared;
 mod tree;
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use oci_spec::runtime::LinuxResources;
-use supermachine::{HostDevice, Network, Volume};
+use supermachine::{HostDevice, Network, Recorder, Trace, Volume};
 use thiserror::Error;
 
 use crate::bundle::{Root, RootLayers};
@@ -30,6 +31,8 @@ pub(crate) trait Sandbox: Send + Sync {
     fn pid(&self) -> u32;
     /// If other containers were in the VM before: what the VM leaves on the host.
     fn joined(&self) -> Option<&Remains>;
+    /// Writes down how the VM was started for the container, or was joined by it.
+    fn recorder(&self) -> Option<Recorder>;
     /// The agent. Its calls fail once the VM is gone.
     fn agent(&self) -> &AgentClient;
     /// Gives the guest the network that the VMM's network namespace has; once, and nothing if it has none.
@@ -93,6 +96,8 @@ pub(crate) struct Launch {
     pub(crate) devices: Vec<HostDevice>,
     /// Name and value of the container's annotations, some of which configure the VM.
     pub(crate) annotations: Vec<(String, String)>,
+    /// Where the phases of the start are noted.
+    pub(crate) trace: Trace,
 }
 
 /// Starts VMs.

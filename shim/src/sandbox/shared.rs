@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent_proto::{AgentClient, BlockDevice, ProcessRequest, RootFilesystem};
-use supermachine::{HostDevices, RootDisks, Vm, Volumes};
+use supermachine::{HostDevices, Recorder, RootDisks, Vm, Volumes};
 use tokio::sync::{Mutex, RwLock};
 use tracing::{debug, warn};
 use ttrpc::context::with_duration;
@@ -78,6 +78,7 @@ pub(super) struct SharedVm {
     pub(super) agent: AgentClient,
     pub(super) exited: supermachine::Exited,
     pub(super) remains: Remains,
+    pub(super) recorder: Recorder,
     /// Begins the names of what is exported, so that those of two VMs differ.
     pub(super) name: String,
     /// None once it has ended.
@@ -95,6 +96,7 @@ impl SharedVm {
             pid: u32::try_from(vm.pid()).unwrap_or_default(),
             agent: vm.agent().clone(),
             exited: vm.exited(),
+            recorder: vm.recorder(),
             remains,
             name: format!("{}-{}-", vm.pid(), since_1970.as_nanos()),
             parts: RwLock::new(Some(Parts { vm, cgroup })),

@@ -7,6 +7,7 @@ use agent_proto::CreateContainerRequest;
 use containerd_shim::io::Stdio;
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
+use supermachine::{Owner, Trace};
 use tracing::warn;
 use ttrpc::context::with_duration;
 
@@ -18,10 +19,12 @@ use crate::host_cgroup::HostCgroup;
 use crate::io::LogIdentity;
 use crate::process_record;
 use crate::sandbox::{Launch, Sandbox};
+use crate::start_record;
 use crate::task::{Container, Identity, Process, watch};
 
 impl Service {
     pub(super) async fn run_create(self, request: CreateTaskRequest) -> Result<CreateTaskResponse, ServiceError> {
+        let trace = Trace::begin();
         if !request.checkpoint.is_empty() {
             return Err(ServiceError::Unimplemented { rpc: "Create from a checkpoint" });
         }
@@ -32,8 +35,9 @@ impl Service {
             .ok_or_else(|| ServiceError::TaskExists { id: request.id.clone() })?;
         let mut bundle = Bundle::load(Path::new(&request.bundle))?;
         bundle.is_live = request.rootfs.is_empty();
-        let sandbox = self.launch(&request, &bundle).await?;
-        let container = match self.create_container(&request, bundle, Arc::clone(&sandbox)).await {
+        trace.end("bundle read", Owner::Shim);
+        let sandbox = self.launch(&request, &bundle, &trace).await?;
+        let container = match self.create_container(&request, bundle, Arc::clone(&sandbox), &trace).await {
             Ok(container) => Arc::new(container),
             Err(error) => {
                 sandbox.leave().await;
@@ -46,10 +50,17 @@ impl Service {
         reservation.fill(Arc::clone(&container));
         self.publish_create(&request, container.pid());
         tokio::spawn(watch(Arc::clone(&container), Arc::clone(&container.init), self.shared.publisher.clone()));
+        trace.end("Create answered", Owner::Shim);
+        start_record::keep(&container);
         Ok(CreateTaskResponse { pid: container.pid(), ..Default::default() })
     }
 
-    async fn launch(&self, request: &CreateTaskRequest, bundle: &Bundle) -> Result<Arc<dyn Sandbox>, ServiceError> {
+    async fn launch(
+        &self,
+        request: &CreateTaskRequest,
+        bundle: &Bundle,
+        trace: &Trace,
+    ) -> Result<Arc<dyn Sandbox>, ServiceError> {
         let volumes = GuestSpec::volumes_of(bundle, &request.id)?;
         let launch = Launch {
             volumes,
@@ -61,7 +72,9 @@ impl Service {
             cgroup: HostCgroup::of(&bundle.spec),
             resources: bundle.host_resources(),
             annotations: bundle.spec.annotations().iter().flatten().map(|(n, v)| (n.clone(), v.clone())).collect(),
+            trace: trace.clone(),
         };
+        trace.end("disks found", Owner::Shim);
         Ok(self.shared.launcher.launch(launch).await?)
     }
 
@@ -81,6 +94,7 @@ impl Service {
         request: &CreateTaskRequest,
         bundle: Bundle,
         sandbox: Arc<dyn Sandbox>,
+        trace: &Trace,
     ) -> Result<Container, ServiceError> {
         let mut identity = Identity::new(&request.id, &bundle);
         let neighbour = sandbox.joined().map(|_| self.neighbour(sandbox.pid()));
@@ -93,9 +107,11 @@ impl Service {
             hooks::run(&spec.hooks.create, &identity.state(Status::Creating, sandbox.pid())).await?;
             // With nerdctl it is a hook that sets the network up, and writes the hosts that the container finds there.
             spec = GuestSpec::new(bundle, &request.id, neighbour, &sockets)?;
+            trace.end("hooks run", Owner::Caller);
         }
         if neighbour.is_none() {
             sandbox.connect_network().await?;
+            trace.end("network connected", Owner::Shim);
         }
         let stdio = Stdio::new(&request.stdin, &request.stdout, &request.stderr, request.terminal);
         let process = Arc::new(Process::new(None, stdio));
@@ -117,6 +133,7 @@ impl Service {
             let limit = if brings { IMPORT_CALL } else { SLOW_CALL };
             let created = sandbox.agent().create_container(with_duration(limit), &call).await;
             let created = created.map_err(|source| ServiceError::agent("create the container", source))?;
+            trace.end("container made", Owner::Guest);
             sandbox.settle().await?;
             sandbox.serve_sockets().await?;
             Ok(created)
@@ -128,7 +145,7 @@ impl Service {
                 return Err(error);
             }
         }
-        Ok(Container::new(identity, sandbox, &spec, process))
+        Ok(Container::new(identity, sandbox, &spec, process, trace.clone()))
     }
 
     /// The container that came with the VM, to one that joins it.

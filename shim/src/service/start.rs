@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use agent_proto::{CreateProcessRequest, ProcessRequest};
 use containerd_shim_protos::api::{StartRequest, StartResponse};
 use containerd_shim_protos::events::task::{TaskExecStarted, TaskStart};
+use supermachine::Owner;
 use tracing::warn;
 use ttrpc::Code;
 use ttrpc::context::with_duration;
@@ -14,6 +15,7 @@ use super::{SLOW_CALL, Service, describe};
 use crate::error::{ServiceError, chain};
 use crate::hooks::{self, Status};
 use crate::io::LogIdentity;
+use crate::start_record;
 use crate::task::{Container, ExecSpec, Exit, Process, note, watch, watch_memory};
 
 impl Service {
@@ -47,11 +49,14 @@ impl Service {
     }
 
     async fn start_init(&self, container: &Arc<Container>, process: &Process) -> Result<(), ServiceError> {
+        container.trace.end("Start received", Owner::Caller);
         if let Err(error) = execute(container, process).await {
             process.io.abort().await;
             note(container, process, failed(&error), &self.shared.publisher);
             return Err(error);
         }
+        container.trace.end("process started", Owner::Guest);
+        start_record::keep_with_output(container, process);
         if process.set_started() {
             self.shared.publisher.publish(TaskStart {
                 container_id: container.identity.id.clone(),

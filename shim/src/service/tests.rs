@@ -5,6 +5,7 @@ mod exports;
 mod freezer;
 mod memory;
 mod resources;
+mod traces;
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use agent_proto::{ContainerRequest, ContainerStats, ProcessRequest};
+use supermachine::Trace;
 use tokio::sync::{OnceCell, RwLock};
 use tracing::{debug, error};
 use ttrpc::context::with_duration;
@@ -74,6 +75,8 @@ pub(crate) struct Container {
     pub(crate) hooks: HostHooks,
     pub(crate) init: Arc<Process>,
     pub(crate) created_at: Instant,
+    /// Where the phases of its start are noted.
+    pub(crate) trace: Trace,
     /// Held by whoever makes a process in it, and exclusively while it is being paused: a process would be stopped
     /// halfway, and whoever waits for it with it.
     pub(crate) freezer: RwLock<()>,
@@ -86,9 +89,16 @@ pub(crate) struct Container {
 }
 
 impl Container {
-    pub(crate) fn new(identity: Identity, sandbox: Arc<dyn Sandbox>, spec: &GuestSpec, init: Arc<Process>) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        sandbox: Arc<dyn Sandbox>,
+        spec: &GuestSpec,
+        init: Arc<Process>,
+        trace: Trace,
+    ) -> Self {
         Self {
             identity,
+            trace,
             sandbox,
             hooks: spec.hooks.clone(),
             init,

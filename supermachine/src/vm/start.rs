@@ -20,6 +20,8 @@ use crate::kvm::KvmError;
 use crate::launch::{Attachments, Launch, LaunchError, Opened};
 use crate::machine::Machine;
 use crate::run_directory::RunDirectory;
+use crate::start_record::{self, Recorder, StartRecord};
+use crate::trace::{Owner, Trace};
 use crate::vm::agent::{Agent, resume_request};
 use crate::vm::error::StartError;
 use crate::vm::{Mode, Started, Timeline, Vm};
@@ -60,14 +62,17 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
     let directory = RunDirectory::create(&launch.state_dir)
         .map_err(|source| StartError::Directory { path: launch.state_dir.clone(), source })?;
     let found = lookup(machine).await.map_err(StartError::Machine)?;
+    launch.trace.end("bake looked up", Owner::Shim);
     if let Some(namespace) = namespace {
         files.enter(namespace.made().await.map_err(|error| StartError::Launch(LaunchError::Namespace(error)))?);
+        launch.trace.end("network namespace made", Owner::Shim);
     }
     let start = Start { machine, launch, files: &files, directory: &directory };
     let (answered, mode, reason, bake) = match found {
         Lookup::Hit(bake, level) => match start.attempt(&Source::Bake(&bake)).await {
             Ok(answered) => (answered, Mode::Restored(level), format!("bake {}", bake.key), Some(bake)),
             Err(error) if error.blames_the_bake() => {
+                launch.trace.end("bake given up", Owner::Vmm);
                 let reason = machine.store.quarantine(bake.key, chain(&error));
                 start.boot(&reason).await?
             }
@@ -84,7 +89,9 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
         kernel_release: answered.response.kernel_release,
     };
     log(launch, &started);
+    let record = start.record(&started, answered.process.pid());
     Ok(Vm {
+        recorder: Recorder::new(record, launch.trace.clone(), directory.file(start_record::FILE)),
         agent: answered.agent,
         process: answered.process.into(),
         network: None.into(),
@@ -94,6 +101,17 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
         _bake: bake.map(|bake| bake.into_pin()),
         _directory: directory,
     })
+}
+
+/// Notes the phases of an attempt. The VMM counts from its own beginning, which is taken for the moment it was spawned.
+fn note(trace: &Trace, began: Instant, timeline: &Timeline) {
+    let Timeline { spawned_us, opened_us, mapped_us, wired_us, running_us, answered_us } = *timeline;
+    let at = |us| began + Duration::from_micros(us);
+    trace.end_at("VMM spawned", Owner::Shim, at(spawned_us));
+    for (name, us) in [("opened", opened_us), ("mapped", mapped_us), ("wired", wired_us), ("running", running_us)] {
+        trace.end_at(name, Owner::Vmm, at(spawned_us.saturating_add(us).min(answered_us)));
+    }
+    trace.end_at("agent answered", Owner::Guest, at(answered_us));
 }
 
 fn log(launch: &Launch, started: &Started) {
@@ -158,6 +176,10 @@ impl Start<'_> {
             running_us: phases.running_us,
             answered_us,
         };
+        note(&self.launch.trace, began, &timeline);
+        if self.launch.cgroup.is_some() {
+            self.launch.trace.end("cgroup entered", Owner::Shim);
+        }
         Ok(Answered { process, agent, timeline, response })
     }
 
@@ -189,6 +211,25 @@ impl Start<'_> {
             }),
         };
         process.send(&request, &attachments).map_err(StartError::Vmm)
+    }
+
+    fn record(&self, started: &Started, pid: i32) -> StartRecord {
+        StartRecord {
+            version: start_record::VERSION,
+            namespace: self.launch.namespace.clone(),
+            id: self.launch.id.clone(),
+            joined: false,
+            mode: started.mode,
+            reason: started.reason.clone(),
+            bake: started.bake,
+            memory_bytes: self.machine.shape.memory_bytes,
+            vcpus: self.machine.shape.vcpus,
+            pid,
+            agent_version: started.agent_version.clone(),
+            kernel_release: started.kernel_release.clone(),
+            began_unix_us: self.launch.trace.began_unix_us(),
+            phases: Vec::new(),
+        }
     }
 
     async fn enter_cgroup(&self, process: &Process) -> Result<(), StartError> {

@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::disks::OpenedDevice;
 use crate::{
-    BakeError, DeviceNumber, DiskError, ErrorKind, ExitReason, ExportError, Exported, MachineError, bake_base, chain,
+    BakeError, DeviceNumber, DiskError, ErrorKind, ExitReason, ExportError, Exported, MachineError, StartRecord,
+    bake_base, chain,
 };
 
 /// A host in a directory.
@@ -117,6 +118,26 @@ async fn the_first_start_is_cold_and_the_one_after_the_bake_is_restored() {
     assert!(host.machine.store().remove(&baked.key).unwrap());
     let left: Vec<_> = fs::read_dir(host.directory.path().join("run/bake")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_start_is_written_down_when_it_is_asked_for() {
+    let host = Host::new("");
+    let vm = host.start().await.unwrap();
+    assert!(!host.state_dir().join("start.json").exists());
+    let recorder = vm.recorder();
+    recorder.write().unwrap();
+    let record = StartRecord::read(&host.state_dir()).unwrap();
+    assert_eq!((record.mode, record.pid, record.vcpus), (Mode::Cold, vm.pid(), 1));
+    assert_eq!(record.reason, "no bake for this machine key yet");
+    let names: Vec<_> = record.phases.iter().map(|phase| phase.name.as_str()).collect();
+    let namespace = names.contains(&"network namespace made").then_some("network namespace made");
+    let expected = ["VMM spawned", "opened", "mapped", "wired", "running", "agent answered"];
+    let expected: Vec<_> = ["bake looked up"].into_iter().chain(namespace).chain(expected).collect();
+    assert_eq!(names, expected);
+    vm.shutdown().await;
+    recorder.write().unwrap();
+    assert!(!host.state_dir().exists());
 }
 
 #[tokio::test]

@@ -96,6 +96,13 @@ impl MachineFacts {
         Key(outer.finish())
     }
 
+    /// Names the first fact but the machine's shape that differs, with both values: why no machine here could be restored
+    /// from such a bake, of whatever size.
+    pub fn difference_apart_from_shape(&self, other: &Self) -> Option<String> {
+        let alike = Self { memory_bytes: other.memory_bytes, vcpus: other.vcpus, ..self.clone() };
+        alike.difference(other)
+    }
+
     /// Names the first fact that differs, with both values: why a bake is foreign.
     pub fn difference(&self, other: &Self) -> Option<String> {
         let differs = |name: &str, ours: &dyn fmt::Display, theirs: &dyn fmt::Display| {
@@ -122,7 +129,8 @@ impl MachineFacts {
 }
 
 /// Name of a bake in the store.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Key(pub Digest);
 
 impl fmt::Display for Key {
@@ -134,6 +142,20 @@ impl fmt::Display for Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = ParseKeyError;
+
+    fn try_from(text: String) -> Result<Self, ParseKeyError> {
+        text.parse()
     }
 }
 
@@ -223,6 +245,16 @@ pub(crate) mod tests {
         keys.dedup();
         assert_eq!(keys.len(), count);
         assert_eq!(facts().difference(&facts()), None);
+    }
+
+    #[test]
+    fn another_shape_is_no_other_machine() {
+        for (name, change) in CHANGES {
+            let mut changed = facts();
+            change(&mut changed);
+            let difference = facts().difference_apart_from_shape(&changed);
+            assert_eq!(difference.is_none(), ["memory", "vCPUs"].contains(&name), "{name}");
+        }
     }
 
     #[test]

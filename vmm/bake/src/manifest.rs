@@ -26,6 +26,7 @@ pub(crate) const MAX_MANIFEST_BYTES: usize = 1 << 20;
 
 /// How much of a container's start a bake has behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Level {
     /// A booted kernel and a waiting agent; good for every container.
     Base,

@@ -44,6 +44,16 @@ pub enum Reason {
     Off,
 }
 
+impl Reason {
+    /// What is wrong, without what was done about it.
+    pub fn fault(&self) -> String {
+        match self {
+            Self::Corrupt { damage, .. } => chain(damage),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// What is wrong with a bake.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
 
 use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat, renameat};
 use rustix::io::Errno;
@@ -89,6 +90,8 @@ pub struct Entry {
     pub key: Key,
     /// Bytes that its files occupy on the disk.
     pub disk_bytes: u64,
+    /// When it was made, if that can be told.
+    pub made_at: Option<SystemTime>,
     /// Whether a VM runs from it.
     pub in_use: bool,
 }
@@ -156,6 +159,21 @@ impl Store {
         Ok(Candidate { bake, files, is_verified, ledger: self.ledger.clone() })
     }
 
+    /// Reads the manifest of any bake, for this machine or not. Locks and removes nothing.
+    pub fn manifest(&self, key: &Key) -> Result<Manifest, Reason> {
+        let path = self.directory.join(key.to_string());
+        let directory = open_trusted(key, CWD, &path, &path, OFlags::DIRECTORY)?.ok_or(Reason::Absent)?;
+        let path = path.join(MANIFEST);
+        let file = open_trusted(key, &directory, Path::new(MANIFEST), &path, OFlags::empty())?;
+        let missing = Reason::Corrupt { key: *key, damage: Damage::Missing { file: MANIFEST } };
+        let manifest = decode_manifest(key, &path, &file.ok_or(missing)?)?;
+        if manifest.facts.key() != *key {
+            let difference = "its key belongs to other facts".to_owned();
+            return Err(Reason::Corrupt { key: *key, damage: Damage::Foreign { difference } });
+        }
+        Ok(manifest)
+    }
+
     /// Draws the consequence of a failed lookup: a damaged bake leaves the store.
     pub fn dispose(&self, reason: Reason) -> Reason {
         if let Reason::Corrupt { key, .. } = &reason {
@@ -214,10 +232,11 @@ impl Store {
         let blocks =
             [MANIFEST, STATE, MEMORY].map(|name| fs::metadata(path.join(name)).map_or(0, |file| file.blocks()));
         let lock = File::open(path.join(MANIFEST));
+        let made_at = lock.as_ref().ok().and_then(|manifest| manifest.metadata().ok()?.modified().ok());
         let in_use = lock.is_ok_and(|lock| {
             flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err_and(|error| error == Errno::WOULDBLOCK)
         });
-        Entry { key, disk_bytes: blocks.iter().sum::<u64>() * 512, in_use }
+        Entry { key, disk_bytes: blocks.iter().sum::<u64>() * 512, made_at, in_use }
     }
 
     fn discard(&self, key: &Key) {
@@ -296,18 +315,21 @@ fn open_trusted(
 }
 
 fn read_manifest(facts: &MachineFacts, key: &Key, path: &Path, file: &File) -> Result<Manifest, Reason> {
-    let corrupt = |damage| Reason::Corrupt { key: *key, damage };
+    let manifest = decode_manifest(key, path, file)?;
+    match facts.difference(&manifest.facts) {
+        Some(difference) => Err(Reason::Corrupt { key: *key, damage: Damage::Foreign { difference } }),
+        None => Ok(manifest),
+    }
+}
+
+fn decode_manifest(key: &Key, path: &Path, file: &File) -> Result<Manifest, Reason> {
     let mut bytes = Vec::new();
     if is_gone(file).map_err(|error| unreadable(key, path, error))? {
         return Err(Reason::Absent);
     }
     let limit = MAX_MANIFEST_BYTES as u64 + 1;
     file.take(limit).read_to_end(&mut bytes).map_err(|error| unreadable(key, path, error))?;
-    let manifest = Manifest::decode(&bytes).map_err(|error| corrupt(Damage::Manifest(error)))?;
-    match facts.difference(&manifest.facts) {
-        Some(difference) => Err(corrupt(Damage::Foreign { difference })),
-        None => Ok(manifest),
-    }
+    Manifest::decode(&bytes).map_err(|error| Reason::Corrupt { key: *key, damage: Damage::Manifest(error) })
 }
 
 /// Whether a file was removed between opening and locking it.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::paths;
 
 /// Each crate and which of ours it may use.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("agent-proto", &[]),
     ("bake", &[]),
     ("cgroup-limits", &[]),
@@ -20,6 +20,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("mount-tree", &[]),
     ("supermachine", &["agent-proto", "bake", "mount-tree", "supermachine-config", "vmm-api"]),
     ("supermachine-agent", &["agent-proto", "cgroup-limits", "mount-tree"]),
+    ("supermachine-cli", &["supermachine", "supermachine-config"]),
     ("supermachine-config", &[]),
     ("supermachine-snapshotter", &["supermachine", "supermachine-config"]),
     ("supermachine-vmm", &["bake", "devices", "vmm-api"]),

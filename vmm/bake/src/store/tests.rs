@@ -77,6 +77,24 @@ fn a_published_bake_is_found_and_verified_once() {
 }
 
 #[test]
+fn any_manifest_can_be_read_and_stays() {
+    let Fixture { _dir, store } = fixture();
+    assert!(matches!(store.manifest(&facts().key()), Err(Reason::Absent)));
+    let key = publish(&store);
+    let entry = &store.list().unwrap()[0];
+    assert!(entry.made_at.is_some() && !entry.in_use && entry.disk_bytes > 0);
+    assert_eq!(store.manifest(&key).unwrap().facts, facts());
+    let other = MachineFacts { vcpus: 2, ..facts() }.key();
+    fs::rename(store.directory().join(key.to_string()), store.directory().join(other.to_string())).unwrap();
+    let fault = store.manifest(&other).unwrap_err().fault();
+    assert_eq!(fault, "it was made for another machine (its key belongs to other facts)");
+    flip(&store, &other, MANIFEST, 40);
+    let fault = store.manifest(&other).unwrap_err().fault();
+    assert_eq!(fault, "the manifest's digest does not match its contents");
+    assert_eq!(names(&store), [other.to_string()]);
+}
+
+#[test]
 fn a_changed_byte_in_any_file_is_noticed_and_the_bake_removed() {
     for (file, why) in [
         (MANIFEST, "the manifest's digest does not match its contents"),

@@ -1,0 +1,182 @@
+//! `bake`: makes the base bake of a machine now.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use supermachine::{BakeError, BakeStep, Key, Machine, MachineError, StoreError, bake_base_by_steps};
+use supermachine_config::ConfigError;
+use tokio::signal::ctrl_c;
+
+use super::rm::{RmError, in_use};
+use crate::arguments;
+use crate::bakes::short;
+use crate::host::Host;
+use crate::output::{OutputError, show};
+
+/// How often the progress display moves.
+const TICK: Duration = Duration::from_millis(100);
+
+/// There is no bake.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BakeCommandError {
+    #[error(transparent)]
+    Shape(#[from] ConfigError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error("the bake that is there can't be replaced")]
+    Replace(#[source] Box<RmError>),
+    #[error("the bake store can't be used; check the directory that `paths.bakes` names and its disk")]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Bake(#[from] BakeError),
+    #[error("interrupted; no bake was made")]
+    Interrupted,
+    #[error("cannot print the result")]
+    Output(#[from] OutputError),
+}
+
+#[derive(Debug, Serialize)]
+struct Made {
+    key: Key,
+    /// Whether it was there before, and nothing was done.
+    already_there: bool,
+    memory_bytes: u64,
+    vcpus: u8,
+    took_us: u64,
+}
+
+pub(crate) async fn run(host: &Host, options: arguments::Bake) -> Result<(), BakeCommandError> {
+    let machine = machine(host, options)?;
+    let began = Instant::now();
+    let progress = Progress::begin();
+    let made = async {
+        // Where none is made, none is removed.
+        if options.force && machine.is_baking() {
+            remove(host, machine.key().await?)?;
+        }
+        Ok(bake_base_by_steps(&machine, |step| progress.tell(step)).await?)
+    };
+    // A bake that is given up leaves nothing: what it was made in is dropped.
+    let baked = tokio::select! {
+        baked = made => baked,
+        Ok(()) = ctrl_c() => Err(BakeCommandError::Interrupted),
+    };
+    progress.end();
+    let baked = baked?;
+    let shape = machine.shape();
+    let made = Made {
+        key: baked.key,
+        already_there: baked.already_there,
+        memory_bytes: shape.memory_bytes,
+        vcpus: shape.vcpus,
+        took_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+    };
+    Ok(show(options.format.json, &made, text)?)
+}
+
+/// The machine of the shape that is asked for.
+fn machine(host: &Host, options: arguments::Bake) -> Result<Machine, BakeCommandError> {
+    let configured = &host.config.vm;
+    let (memory, vcpus) = (options.memory.unwrap_or(configured.memory), options.vcpus.unwrap_or(configured.vcpus));
+    Ok(Machine::load(&host.config.clone().with_shape(memory, vcpus, "the command line")?)?)
+}
+
+/// Makes room for a new bake. Machines that run keep the old one, so that nothing is done then.
+fn remove(host: &Host, key: Key) -> Result<(), BakeCommandError> {
+    let is_there = host.store.list()?.iter().any(|entry| entry.key == key);
+    if is_there && !host.store.remove(&key)? {
+        return Err(BakeCommandError::Replace(Box::new(in_use(host, key))));
+    }
+    Ok(())
+}
+
+fn text(Made { key, already_there, took_us, .. }: &Made) -> String {
+    if *already_there {
+        return format!("{} is there already\n", short(*key));
+    }
+    format!("{} made in {}.{} s\n", short(*key), took_us / 1_000_000, took_us % 1_000_000 / 100_000)
+}
+
+/// What is being done, on standard error: a moving line on a terminal, else a line for each step.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn begin() -> Self {
+        let bar = ProgressBar::new_spinner();
+        // The default style is taken if this one is wrong.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.set_message("looking for the bake");
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    fn tell(&self, step: BakeStep) {
+        let message = message(step);
+        self.0.set_message(message);
+        if self.0.is_hidden() {
+            eprintln!("{message}");
+        }
+    }
+
+    fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn message(step: BakeStep) -> &'static str {
+    match step {
+        BakeStep::Boot => "booting a guest",
+        BakeStep::Capture => "writing it out",
+        BakeStep::Publish => "computing digests",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, facts};
+
+    #[test]
+    fn what_was_done_is_said() {
+        let made = |already_there| Made {
+            key: facts().key(),
+            already_there,
+            memory_bytes: 256 << 20,
+            vcpus: 1,
+            took_us: 3_450_000,
+        };
+        let key = short(facts().key());
+        assert_eq!(text(&made(true)), format!("{key} is there already\n"));
+        assert_eq!(text(&made(false)), format!("{key} made in 3.4 s\n"));
+        assert_eq!(serde_json::to_value(made(false)).unwrap()["took_us"], 3_450_000);
+    }
+
+    #[test]
+    fn an_old_bake_makes_room_unless_it_is_in_use() {
+        let fixture = Fixture::new();
+        let host = fixture.host();
+        let key = facts().key();
+        remove(&host, key).unwrap();
+        fixture.publish(facts());
+        let pin = host.store.open(&facts()).unwrap();
+        assert!(matches!(remove(&host, key), Err(BakeCommandError::Replace(_))));
+        drop(pin);
+        remove(&host, key).unwrap();
+        assert!(host.bakes().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_shape_that_no_machine_has_is_refused_by_name() {
+        let options = arguments::Bake {
+            memory: Some(supermachine_config::Bytes(1)),
+            vcpus: None,
+            force: false,
+            format: arguments::Format { json: false },
+        };
+        let error = machine(&Fixture::new().host(), options).unwrap_err().to_string();
+        assert!(error.starts_with("the command line: `vm.memory` is 1; write a multiple of 2M"), "{error}");
+    }
+}

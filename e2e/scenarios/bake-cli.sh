@@ -1,0 +1,75 @@
+# limit: 300
+# `supermachine` makes a bake, lists it, keeps it while a machine runs from it and removes it afterwards. What doesn't
+# fit goes with `prune`, and nothing else. `doctor` finds no problem where containers run, names the one that keeps
+# them from running, and changes nothing.
+require_bake
+bakes_of() { supermachine ls --json | jq -r --argjson bytes $(($1 << 20)) '.bakes[] | select(.memory_bytes == $bytes) | .key'; }
+is_listed() { supermachine ls --json | jq -e --arg id "$1" 'any(.machines[]; .id == $id)' >/dev/null; }
+before=$(supermachine ls --json | jq '.bakes | length')
+
+made=$(supermachine bake --memory 160M --json)
+key=$(jq -r .key <<<"$made")
+assert_eq false "$(jq .already_there <<<"$made")" 'already there at first'
+assert_eq true "$(supermachine bake --memory 160M --json | jq .already_there)" 'already there then'
+assert_eq "$key" "$(bakes_of 160)" 'the bake of that size'
+expect_status 0 supermachine bake --memory 160M --force
+assert_contains "$output" 'computing digests'
+assert_contains "$output" "${key:0:12} made in"
+expect_status 1 supermachine bake --memory 1M
+assert_contains "$output" 'write a multiple of 2M'
+
+# One that a machine runs from stays.
+ctr_run --detach --null-io --annotation io.supermachine.config.vm.memory=160M $busybox "$NAME" sleep 1000
+assert_eq 'restored(base)' "$(last_start_mode)"
+wait_until 10 is_listed "$NAME"
+assert_contains "$(supermachine ls)" "default/$NAME"
+assert_contains "$(supermachine inspect "${key:0:12}")" "in use         default/$NAME"
+expect_status 1 supermachine rm "${key:0:12}"
+assert_contains "$output" "is in use by default/$NAME; stop what runs from it first"
+expect_status 1 supermachine bake --memory 160M --force
+assert_eq 0 "$(supermachine prune --all --dry-run --json | jq --arg key "$key" '[.removed[] | select(.key == $key)] | length')"
+
+# What fits stays, and what is damaged doesn't.
+other=$(printf '0%.0s' $(seq 64))
+cp -a "$bakes/$key" "$bakes/$other"
+assert_contains "$(supermachine ls)" "${other:0:12}  damaged"
+expect_status 1 supermachine inspect ''
+assert_contains "$(supermachine prune --dry-run)" "would remove ${other:0:12}: it was made for another machine"
+assert_eq "$other" "$(supermachine prune --json | jq -r '.removed[].key')" 'what was pruned'
+[ ! -e "$bakes/$other" ] || fail 'what was pruned is still there'
+layers=$(supermachine df --json | jq '.kinds[] | select(.name == "layers") | .count')
+[ "$layers" -ge 1 ] || fail "df counts $layers layers"
+[ "$(supermachine df --json | jq '.disk_bytes > .reclaimable_bytes and .reclaimable_bytes >= 0')" = true ] || supermachine df
+
+ctr tasks delete --force "$NAME"
+ctr containers delete "$NAME"
+is_gone_from_list() { ! is_listed "$NAME"; }
+wait_until 10 is_gone_from_list
+assert_contains "$(supermachine rm "$key")" "removed ${key:0:12}"
+assert_eq "$before" "$(supermachine ls --json | jq '.bakes | length')" 'bakes in the end'
+expect_status 1 supermachine rm "$key"
+expect_status 2 supermachine rm
+
+# Looking changes nothing.
+state() { find /run/supermachine $bakes -printf '%p %s %C@\n' | sort; }
+state >state
+expect_status 0 supermachine doctor
+assert_contains "$output" 'problems: 0'
+state | diff state - || fail 'doctor has changed something'
+mv /usr/local/bin/containerd-shim-supermachine-v2 shim
+trap 'mv shim /usr/local/bin/containerd-shim-supermachine-v2' EXIT
+expect_status 1 supermachine doctor
+assert_contains "$output" "containerd doesn't find containerd-shim-supermachine-v2"
+mv shim /usr/local/bin/containerd-shim-supermachine-v2
+mv /dev/kvm kvm
+trap 'mv kvm /dev/kvm' EXIT
+expect_status 1 supermachine doctor --json
+assert_eq 'this host has no /dev/kvm' "$(jq -r '.findings[] | select(.check == "KVM") | .found' <<<"$output")"
+mv kvm /dev/kvm
+trap - EXIT
+
+# Nobody who reads is no failure.
+supermachine completions bash | true
+supermachine completions bash | bash -n
+supermachine man .
+[ -s supermachine-doctor.1 ] || fail 'no manual page'
