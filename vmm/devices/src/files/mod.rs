@@ -5,6 +5,7 @@
 
 mod notices;
 mod server;
+mod standing;
 #[cfg(test)]
 mod tests;
 

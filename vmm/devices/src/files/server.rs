@@ -6,14 +6,13 @@ use std::io;
 use std::time::Duration;
 
 use virtiofsd::descriptor_utils::{Reader, Writer};
-use virtiofsd::fuse::{EntryOut, InHeader, Opcode, OutHeader};
+use virtiofsd::fuse::{AttrOut, EntryOut, InHeader, Opcode, OutHeader};
 use virtiofsd::passthrough::{CachePolicy, Config, NegotiationMode, PassthroughFs};
 use virtiofsd::server::Server;
 
-use vm_memory::ByteValued;
-
 use super::notices::Notices;
-use crate::ring::{Buffers, Chain};
+use super::standing::{content_of, let_directory_stand};
+use crate::ring::Chain;
 use crate::sys::View;
 
 /// A server of everything below one directory.
@@ -65,9 +64,17 @@ impl FileServer {
             0
         });
         let written = u32::try_from(written).unwrap_or(0);
-        if let (Some(name), Some(entry)) = (name, entry_of(chain, written)) {
-            self.notices.remember(name);
-            let_directory_stand(&entry);
+        if let Ok(request) = chain.request {
+            if let Some(name) = name
+                && let Some(entry) = content_of::<EntryOut>(&request.writable, written)
+            {
+                self.notices.remember(name);
+                let_directory_stand(entry);
+            } else if header.opcode == Opcode::Getattr as u32
+                && let Some(attributes) = content_of::<AttrOut>(&request.writable, written)
+            {
+                let_directory_stand(attributes);
+            }
         }
         written
     }
@@ -76,28 +83,6 @@ impl FileServer {
 impl fmt::Debug for FileServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FileServer").finish_non_exhaustive()
-    }
-}
-
-/// What a name that was looked up stands for, if it was found: then the answer has this length.
-fn entry_of(chain: Chain<'_>, written: u32) -> Option<Buffers<'_>> {
-    if written as usize != size_of::<OutHeader>() + size_of::<EntryOut>() {
-        return None;
-    }
-    let mut answer = chain.request.ok()?.writable;
-    answer.take(size_of::<OutHeader>())?;
-    answer.take(size_of::<EntryOut>())
-}
-
-/// Lets the guest use what it was told of a directory until the next tick of its clock, the shortest time there is. A
-/// path's directories are looked up each time that it is used, and right after that the guest asks for each one's
-/// permissions, which the answer held.
-fn let_directory_stand(entry: &Buffers<'_>) {
-    let mut content = EntryOut::default();
-    entry.copy_to(content.as_mut_slice());
-    if content.attr.mode & libc::S_IFMT == libc::S_IFDIR {
-        content.attr_valid_nsec = 1;
-        entry.copy_from(content.as_slice());
     }
 }
 

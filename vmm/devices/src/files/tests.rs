@@ -18,6 +18,7 @@ use crate::{Backings, DeviceError, DeviceSet, GuestRam, Window};
 
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
+const GETATTR: u32 = 3;
 const READLINK: u32 = 5;
 const MKNOD: u32 = 8;
 const MKDIR: u32 = 9;
@@ -106,10 +107,14 @@ impl Client {
         let entry = self.ask(LOOKUP, node, &name_of(name), 128)?;
         let field = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap());
         let half = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().unwrap());
-        assert_eq!((field(16), half(32)), (0, 0), "names aren't kept by the guest");
         // Asked by the agent, everything is pretended.
         let is_directory = half(100) & libc::S_IFMT == libc::S_IFDIR && self.asks.0 == 0;
-        assert_eq!((field(24), half(36)), (0, u32::from(is_directory)), "what a directory is stands for a moment");
+        let moment = u32::from(is_directory);
+        assert_eq!(
+            (field(16), field(24), half(32), half(36)),
+            (0, 0, moment, moment),
+            "only directories hold, a moment"
+        );
         Ok((field(0), field(40)))
     }
 }
@@ -144,6 +149,17 @@ fn a_file_is_read() {
     let read = [handle, 2_u64.to_le_bytes().to_vec(), 100_u32.to_le_bytes().to_vec(), vec![0; 20]].concat();
     assert_eq!(client.ask(READ, node, &read, 100).unwrap(), b"ntent");
     assert_eq!(client.look_up(ROOT, "missing"), Err(libc::ENOENT));
+}
+
+#[test]
+fn attributes_of_files_hold_for_no_time() {
+    let (_dir, shared) = shared();
+    let mut client = Client::of(&shared, open_files());
+    let (file, _) = client.look_up(ROOT, "file").unwrap();
+    for (node, moment) in [(file, 0), (ROOT, 1)] {
+        let attributes = client.ask(GETATTR, node, &[0; 16], 104).unwrap();
+        assert_eq!(attributes[..12], [&[0; 8][..], &u32::to_le_bytes(moment)].concat());
+    }
 }
 
 #[test]
