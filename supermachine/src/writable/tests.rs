@@ -9,12 +9,15 @@ fn layer() -> (tempfile::TempDir, WritableLayer) {
     (dir, layer)
 }
 
-/// A layer with files that were exported.
+/// A layer with files that were exported: like an export's, their directory gets its name when all is in it.
 fn agreed() -> (tempfile::TempDir, WritableLayer) {
     let (dir, layer) = layer();
-    fs::create_dir(layer.files().join("folder")).unwrap();
-    fs::write(layer.files().join("folder/file"), "exported").unwrap();
-    fs::write(layer.files().join("other"), "exported").unwrap();
+    let made = dir.path().join("made");
+    fs::create_dir_all(made.join("folder")).unwrap();
+    fs::write(made.join("folder/file"), "exported").unwrap();
+    fs::write(made.join("other"), "exported").unwrap();
+    fs::remove_dir(layer.files()).unwrap();
+    fs::rename(&made, layer.files()).unwrap();
     fs::write(layer.disk(), "disk").unwrap();
     layer.agree().unwrap();
     (dir, layer)

@@ -75,7 +75,7 @@ impl Files {
             self.is_used.store(true, Ordering::Release);
             match &self.server {
                 Some(server) => server.answer(&self.view, chain),
-                None => server::refuse(&self.view, chain),
+                None => server::refuse(&self.view, &chain),
             }
         });
     }

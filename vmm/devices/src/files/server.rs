@@ -87,8 +87,8 @@ impl fmt::Debug for FileServer {
 }
 
 /// Answers a request that there is nothing.
-pub(super) fn refuse(view: &View, chain: Chain<'_>) -> u32 {
-    let Some((mut reader, mut writer)) = open(view, &chain) else { return 0 };
+pub(super) fn refuse(view: &View, chain: &Chain<'_>) -> u32 {
+    let Some((mut reader, mut writer)) = open(view, chain) else { return 0 };
     let Ok(InHeader { unique, .. }) = reader.read_obj() else { return 0 };
     let header = OutHeader { len: HEADER_BYTES, error: -libc::ENODEV, unique };
     // Requests that have no answer have no room for one.

@@ -1,0 +1,41 @@
+# A restored container's clock is its host's, within 50 ms, also when by the clock the bake is a year old; time that only
+# passes neither stands still nor goes back.
+# limit: 300
+python=docker.io/library/python3:latest
+answer='
+import sys, time
+for line in sys.stdin:
+    print(time.time_ns(), time.monotonic_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME), flush=True)
+'
+require_bake
+
+# Usage: compare CONTAINER: the clock of a restored one with the host's, several times.
+compare() {
+    local before after realtime monotonic boottime last=0
+    coproc clock { ctr_run --rm $python "$1" python3 -c "$answer"; }
+    for _ in $(seq 10); do
+        before=$(date +%s%N)
+        echo >&"${clock[1]}"
+        read -r realtime monotonic boottime <&"${clock[0]}"
+        after=$(date +%s%N)
+        [ "$realtime" -ge $((before - 50000000)) ] && [ "$realtime" -le $((after + 50000000)) ] ||
+            fail "the container's clock says $realtime, the host's $before before and $after after it was asked"
+        [ "$monotonic" -gt "$last" ] || fail "monotonic time went from $last to $monotonic"
+        [ "$boottime" -ge "$monotonic" ] || fail "less time since boot ($boottime) than monotonic ($monotonic)"
+        last=$monotonic
+    done
+    eval "exec ${clock[1]}>&-"
+    wait "$clock_PID"
+    assert_contains "$(last_start_mode)" restored
+}
+
+compare "$NAME-today"
+uptime_ns() { awk '{ printf "%d", $1 * 1000000000 }' /proc/uptime; }
+booted=$(($(date +%s%N) - $(uptime_ns)))
+# Usage: set_clock NANOSECONDS: of the moment at which the host booted.
+set_clock() { date --set "@$((($1 + $(uptime_ns)) / 1000000000))" >/dev/null; }
+year=$((366 * 86400 * 1000000000))
+set_clock $((booted + year))
+trap 'set_clock $booted' EXIT
+compare "$NAME-next-year"
+assert_eq "$(date +%Y)" "$(ctr_run --rm $busybox "$NAME-year" date +%Y)" 'the year'
