@@ -4,7 +4,7 @@
 #   debian   a Debian 13 userland in one layer
 #   busybox  one static binary and its applets
 #   nginx    debian + nginx in a second layer that also deletes and replaces files
-#   python3  debian + python3 in a second layer
+#   python3  debian + python3 and openssl in a second layer
 
 source "$(dirname "$0")/part.sh"
 
@@ -92,7 +92,7 @@ echo 'served by nginx' >"$work/nginx/rootfs/var/www/html/index.html"
 commit_image nginx --config.cmd nginx --config.cmd -g --config.cmd 'daemon off;' --config.exposedports 80/tcp
 
 new_image python3 debian
-install_packages "$work/python3/rootfs" python3-minimal
+install_packages "$work/python3/rootfs" python3 openssl
 commit_image python3 --config.cmd python3
 
 umoci gc --layout "$layout"

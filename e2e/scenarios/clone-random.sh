@@ -1,9 +1,9 @@
 # Fifty containers restored from one bake, five at a time: no random number that the kernel, OpenSSL or Python gives to
 # one is given to another, nor what the kernel gives programs unasked (canaries, addresses, boot id).
-# limit: 600
+# limit: 900
 python=docker.io/library/python3:latest
 cat >ask.py <<'PY'
-import ctypes, os, random, secrets, ssl, uuid
+import ctypes, os, random, secrets, ssl, subprocess, uuid
 def read(path):
     return open(path, "rb").read(16).hex()
 getauxval = ctypes.CDLL(None).getauxval
@@ -12,7 +12,8 @@ AT_RANDOM = 25
 print("getrandom", os.getrandom(16).hex())
 print("urandom", read("/dev/urandom"))
 print("random", read("/dev/random"))
-print("openssl", ssl.RAND_bytes(16).hex())
+print("libssl", ssl.RAND_bytes(16).hex())
+print("openssl", subprocess.check_output(["openssl", "rand", "-hex", "16"], text=True).strip())
 print("secrets", secrets.token_hex(16))
 print("uuid4", uuid.uuid4())
 print("seed", random.getrandbits(128))

@@ -18,6 +18,8 @@ use crate::refusal::Refusal;
 pub(crate) trait Guest: Send + Sync + 'static {
     /// Makes this machine one of its own after a boot or a restore: randomness, clock, name.
     fn resume(&self, request: &ResumeRequest) -> Result<(), Refusal>;
+    /// Sets the wall clock, to nanoseconds since the epoch.
+    fn set_clock(&self, realtime_ns: u64) -> Result<(), Refusal>;
     /// Makes the machine fit to be captured.
     fn prepare_capture(&self) -> Result<(), Refusal>;
     /// Makes a network card the interface that is described, and returns when its link is up.

@@ -72,6 +72,11 @@ impl Guest for DirectoryGuest {
         Ok(())
     }
 
+    /// The clock is the host's.
+    fn set_clock(&self, _realtime_ns: u64) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     fn prepare_capture(&self) -> Result<(), Refusal> {
         Ok(())
     }

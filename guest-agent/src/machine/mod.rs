@@ -67,13 +67,17 @@ impl Guest for VirtualMachine {
         let random = rustix::fs::openat(CWD, "/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         let random = random.map_err(|error| failed("open /dev/urandom")(error.into()))?;
         credit_entropy(std::os::fd::AsFd::as_fd(&random), seed).map_err(failed("credit entropy"))?;
-        let now = wall_clock(request.realtime_ns);
-        clock_settime(ClockId::Realtime, now).map_err(|error| failed("set the clock")(error.into()))?;
+        self.set_clock(request.realtime_ns)?;
         if !request.hostname.is_empty() {
             let set = rustix::system::sethostname(request.hostname.as_bytes());
             set.map_err(|error| failed("set the host name")(error.into()))?;
         }
         Ok(())
+    }
+
+    fn set_clock(&self, realtime_ns: u64) -> Result<(), Refusal> {
+        clock_settime(ClockId::Realtime, wall_clock(realtime_ns))
+            .map_err(|error| Refusal::new(Kind::Internal, format!("set the clock: {error}")))
     }
 
     /// Nothing is emptied: a kernel whose caches are warm allocates from pages that the bake holds, and what it

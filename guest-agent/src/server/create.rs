@@ -73,6 +73,9 @@ impl<G: Guest> Server<G> {
     }
 
     async fn try_make_container(&self, request: &CreateContainerRequest, cgroup: &Cgroup) -> Result<Process, Refusal> {
+        if request.realtime_ns != 0 {
+            self.guest.set_clock(request.realtime_ns)?;
+        }
         let id = request.container_id.as_str();
         let stdio = request.stdio.as_ref().unwrap_or_default();
         let rootfs = request.rootfs.as_ref().unwrap_or_default();

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use agent_proto::{
     Agent, AgentClient, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty,
@@ -104,6 +105,8 @@ impl Agent for FakeAgent {
     async fn create_container(&self, _: &TtrpcContext, call: CreateContainerRequest) -> ttrpc::Result<ProcessCreated> {
         let spec: serde_json::Value = serde_json::from_slice(&call.spec).unwrap();
         assert!(spec.get("hooks").is_none(), "hooks are the host's");
+        let sent = SystemTime::UNIX_EPOCH + Duration::from_nanos(call.realtime_ns);
+        assert!(sent.elapsed().unwrap() < Duration::from_secs(60), "a machine gets the time with its first container");
         for hosts in &call.files {
             assert_eq!(hosts.content, b"written by a hook\n", "hooks come first");
         }

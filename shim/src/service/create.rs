@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_proto::CreateContainerRequest;
 use containerd_shim::io::Stdio;
@@ -127,6 +128,8 @@ impl Service {
                 block_devices: sandbox.devices(),
                 sockets,
                 rootfs: Some(sandbox.rootfs().await?).into(),
+                // Those that are there already have a clock that is not to jump.
+                realtime_ns: if neighbour.is_none() { realtime_ns() } else { 0 },
                 ..Default::default()
             };
             let brings = call.rootfs.upper_content != 0;
@@ -184,4 +187,10 @@ fn record(container: &Container) -> std::io::Result<()> {
     let Some(remains) = container.sandbox.joined() else { return Ok(()) };
     process_record::write(&bundle.join(process_record::SHIM), std::process::id())?;
     remains.write(bundle)
+}
+
+/// Nanoseconds since the epoch.
+fn realtime_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
