@@ -17,8 +17,8 @@ fail() { echo "FAILED: $*" && exit 1; }
 cd "$(mktemp -d --tmpdir=/var/lib)"
 trap 'rm -rf "$PWD"' EXIT
 mkdir -p read write archive/files
-# Ten times as many files take an emulated host half an hour.
-megabytes=256 files=1000
+# Four times the file and twenty times as many files take an emulated host half an hour.
+megabytes=64 files=500
 dd if=/dev/urandom of=read/large bs=1M count=$megabytes status=none
 (cd archive/files && seq -f 'directory%02.0f' 0 99 | xargs mkdir && for ((i = 0; i < files; i++)); do
     printf '%01000d' $i >"directory$(printf %02d $((i % 100)))/file$i"
