@@ -9,10 +9,10 @@ for line in sys.stdin:
 '
 require_bake
 
-# Usage: compare CONTAINER: the clock of a restored one with the host's, several times.
+# Usage: compare CONTAINER OPTION...: the clock of a restored one with the host's, several times.
 compare() {
     local before after realtime monotonic boottime last=0
-    coproc clock { ctr_run --rm $python "$1" python3 -c "$answer"; }
+    coproc clock { ctr_run --rm "${@:2}" $python "$1" python3 -c "$answer"; }
     for _ in $(seq 10); do
         before=$(date +%s%N)
         echo >&"${clock[1]}"
@@ -30,12 +30,20 @@ compare() {
 }
 
 compare "$NAME-today"
+
+# A bake of its own, which is made a year ago: what the host logs meanwhile is of then, and in nobody's way.
 uptime_ns() { awk '{ printf "%d", $1 * 1000000000 }' /proc/uptime; }
 booted=$(($(date +%s%N) - $(uptime_ns)))
 # Usage: set_clock NANOSECONDS: of the moment at which the host booted.
 set_clock() { date --set "@$((($1 + $(uptime_ns)) / 1000000000))" >/dev/null; }
-year=$((366 * 86400 * 1000000000))
-set_clock $((booted + year))
+shape=(--annotation io.supermachine.config.vm.memory=152M)
+bake() { supermachine ls --json | jq -re '.bakes[] | select(.memory_bytes == 152 * 1048576) | .key'; }
 trap 'set_clock $booted' EXIT
-compare "$NAME-next-year"
-assert_eq "$(date +%Y)" "$(ctr_run --rm $busybox "$NAME-year" date +%Y)" 'the year'
+set_clock $((booted - 366 * 86400 * 1000000000))
+ctr_run --rm "${shape[@]}" $busybox "$NAME-last-year" true
+wait_until 120 bake >/dev/null
+set_clock $booted
+compare "$NAME-this-year" "${shape[@]}"
+assert_eq "$(date +%Y)" "$(ctr_run --rm "${shape[@]}" $busybox "$NAME-year" date +%Y)" 'the year'
+assert_contains "$(last_start_mode)" restored
+supermachine rm "$(bake)"

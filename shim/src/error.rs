@@ -121,6 +121,14 @@ pub(crate) enum ServiceError {
         #[source]
         source: ttrpc::Error,
     },
+    /// The VM ended meanwhile.
+    #[error("{call}: the VM is gone: {how}")]
+    Gone {
+        /// What was asked of its agent.
+        call: &'static str,
+        /// How it ended, with the guest's last console lines.
+        how: String,
+    },
     /// A part of the shim failed that can't.
     #[error("the shim failed")]
     Internal(#[source] tokio::task::JoinError),
@@ -153,7 +161,7 @@ impl ServiceError {
             // "Not found" means to containerd that the task is gone; here it is the program.
             Self::Refused { code: Code::NOT_FOUND, .. } => Code::INVALID_ARGUMENT,
             Self::Refused { code, .. } => *code,
-            Self::Unreachable { .. } => Code::UNAVAILABLE,
+            Self::Unreachable { .. } | Self::Gone { .. } => Code::UNAVAILABLE,
         }
     }
 }

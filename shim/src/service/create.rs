@@ -9,6 +9,7 @@ use containerd_shim::io::Stdio;
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use supermachine::{Owner, Trace};
+use tokio::time::timeout;
 use tracing::warn;
 use ttrpc::context::with_duration;
 
@@ -21,7 +22,7 @@ use crate::io::LogIdentity;
 use crate::process_record;
 use crate::sandbox::{Launch, Sandbox};
 use crate::start_record;
-use crate::task::{Container, Identity, Process, watch};
+use crate::task::{Container, HANG_UP_TIMEOUT, Identity, Process, watch};
 
 impl Service {
     pub(super) async fn run_create(self, request: CreateTaskRequest) -> Result<CreateTaskResponse, ServiceError> {
@@ -145,7 +146,7 @@ impl Service {
             Ok(created) => process.set_guest_pid(created.pid),
             Err(error) => {
                 process.io.abort().await;
-                return Err(error);
+                return Err(explain(error, sandbox.as_ref()).await);
             }
         }
         Ok(Container::new(identity, sandbox, &spec, process, trace.clone()))
@@ -176,6 +177,17 @@ impl Service {
             pid,
             ..Default::default()
         });
+    }
+}
+
+/// An agent that hangs up does so because its VM ends; how it ended says more.
+async fn explain(error: ServiceError, sandbox: &dyn Sandbox) -> ServiceError {
+    match error {
+        ServiceError::Unreachable { call, source } => match timeout(HANG_UP_TIMEOUT, sandbox.exited()).await {
+            Ok(how) => ServiceError::Gone { call, how },
+            Err(_elapsed) => ServiceError::Unreachable { call, source },
+        },
+        other => other,
     }
 }
 

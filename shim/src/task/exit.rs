@@ -16,7 +16,7 @@ use crate::service::to_timestamp;
 /// What a process is reported to have ended with when its VM went away under it: as if killed.
 const LOST: u32 = 128 + 9;
 /// How long a VM whose agent hung up may take to end by itself.
-const HANG_UP_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const HANG_UP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long init's exit waits for those of the execs that die with it.
 const EXECS_TIMEOUT: Duration = Duration::from_secs(2);
 

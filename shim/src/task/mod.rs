@@ -7,7 +7,7 @@ mod process;
 mod state;
 
 pub(crate) use container::{Container, Identity};
-pub(crate) use exit::{note, watch};
+pub(crate) use exit::{HANG_UP_TIMEOUT, note, watch};
 pub(crate) use memory::watch_memory;
 pub(crate) use process::{ExecSpec, Process};
 pub(crate) use state::{Exit, Phase, StateError};
