@@ -26,7 +26,7 @@ impl Accelerator {
     pub(crate) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Self::Emulation => &["-accel", "tcg", "-cpu", QUICK_TO_EMULATE],
+            Self::Emulation => &["-accel", "tcg", "-cpu", "max"],
             Self::CountedEmulation => &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-cpu", "max"],
         }
     }
@@ -48,12 +48,6 @@ impl Accelerator {
         Ok(if verdict == USABLE { Self::Kvm } else { Self::Emulation })
     }
 }
-
-/// All that is emulated, but for what costs an emulator much more than a processor: a fifth level of page tables, which
-/// each walk takes twice where they are nested; instructions around each access to a program's memory that end a
-/// translated block (SMAP); copying and clearing by the byte. Starts take about a fifth less time. What is counted stays
-/// what it was.
-const QUICK_TO_EMULATE: &str = "max,la57=off,smap=off,erms=off";
 
 const USABLE: &str = "the host VM runs on this machine's KVM";
 
