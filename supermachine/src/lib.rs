@@ -61,7 +61,7 @@ pub use sockets::{HostSockets, ServedSockets};
 pub use start_record::{RecordError, Recorder, StartRecord};
 pub use trace::{Owner, Phase, Trace};
 pub use upper::{UpperError, clone_upper};
-pub use vm::{AttachError, DetachError, Mode, StartError, Started, Stream, StreamError, Timeline, Vm};
+pub use vm::{AttachError, DetachError, Mode, StartError, Started, Stream, StreamError, Timeline, Vm, realtime_ns};
 pub use vmm::{Exit, ExitReason, Exited};
 pub use vmm_api::Shape;
 pub use volumes::{Access, Volume, VolumeError, Volumes, Watchable, Watching};

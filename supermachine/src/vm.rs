@@ -35,6 +35,7 @@ use crate::volumes::{self, VolumeError, Volumes, Watchable, Watching};
 use crate::writable::{Exporter, Import};
 
 pub(crate) use agent::Agent;
+pub use agent::realtime_ns;
 pub use attach::{AttachError, DetachError};
 pub use error::StartError;
 pub(crate) use start::{CONSOLE_LINES, cause, logs, open, refusal};

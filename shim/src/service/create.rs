@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent_proto::CreateContainerRequest;
 use containerd_shim::io::Stdio;
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
-use supermachine::{Owner, Trace};
+use supermachine::{Owner, Trace, realtime_ns};
 use tokio::time::timeout;
 use tracing::warn;
 use ttrpc::context::with_duration;
@@ -130,7 +129,7 @@ impl Service {
                 sockets,
                 rootfs: Some(sandbox.rootfs().await?).into(),
                 // Those that are there already have a clock that is not to jump.
-                realtime_ns: if neighbour.is_none() { realtime_ns() } else { 0 },
+                realtime_ns: if neighbour.is_none() { realtime_ns().unwrap_or(0) } else { 0 },
                 ..Default::default()
             };
             let brings = call.rootfs.upper_content != 0;
@@ -199,10 +198,4 @@ fn record(container: &Container) -> std::io::Result<()> {
     let Some(remains) = container.sandbox.joined() else { return Ok(()) };
     process_record::write(&bundle.join(process_record::SHIM), std::process::id())?;
     remains.write(bundle)
-}
-
-/// Nanoseconds since the epoch.
-fn realtime_ns() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }

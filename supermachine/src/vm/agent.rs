@@ -54,11 +54,11 @@ impl std::fmt::Debug for Agent {
 pub(super) fn resume_request(hostname: &str) -> io::Result<ResumeRequest> {
     let mut entropy = vec![0; ENTROPY_BYTES];
     fill_random(&mut entropy)?;
+    Ok(ResumeRequest { entropy, realtime_ns: realtime_ns()?, hostname: hostname.to_owned(), ..Default::default() })
+}
+
+/// The host's wall clock, in nanoseconds since the epoch. Fails if the host's clock is set to what a guest's can't be.
+pub fn realtime_ns() -> io::Result<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-    Ok(ResumeRequest {
-        entropy,
-        realtime_ns: u64::try_from(now.as_nanos()).map_err(io::Error::other)?,
-        hostname: hostname.to_owned(),
-        ..Default::default()
-    })
+    u64::try_from(now.as_nanos()).map_err(io::Error::other)
 }

@@ -12,7 +12,7 @@ use virtiofsd::server::Server;
 
 use super::notices::Notices;
 use super::standing::{content_of, let_directory_stand};
-use crate::ring::Chain;
+use crate::ring::{Chain, Request};
 use crate::sys::View;
 
 /// A server of everything below one directory.
@@ -64,17 +64,16 @@ impl FileServer {
             0
         });
         let written = u32::try_from(written).unwrap_or(0);
-        if let Ok(request) = chain.request {
-            if let Some(name) = name
-                && let Some(entry) = content_of::<EntryOut>(&request.writable, written)
-            {
+        let Ok(Request { writable, .. }) = chain.request else { return written };
+        if let Some(name) = name {
+            if let Some(entry) = content_of::<EntryOut>(writable, written) {
                 self.notices.remember(name);
                 let_directory_stand(entry);
-            } else if header.opcode == Opcode::Getattr as u32
-                && let Some(attributes) = content_of::<AttrOut>(&request.writable, written)
-            {
-                let_directory_stand(attributes);
             }
+        } else if header.opcode == Opcode::Getattr as u32
+            && let Some(attributes) = content_of::<AttrOut>(writable, written)
+        {
+            let_directory_stand(attributes);
         }
         written
     }

@@ -46,11 +46,10 @@ pub(super) struct Content<'m, T> {
 }
 
 /// Reads an answer's content, if that is what was written: one that failed is shorter.
-pub(super) fn content_of<'m, T: Standing + Default>(answer: &Buffers<'m>, written: u32) -> Option<Content<'m, T>> {
+pub(super) fn content_of<T: Standing + Default>(mut answer: Buffers<'_>, written: u32) -> Option<Content<'_, T>> {
     if written as usize != size_of::<OutHeader>() + size_of::<T>() {
         return None;
     }
-    let mut answer = answer.clone();
     answer.take(size_of::<OutHeader>())?;
     let place = answer.take(size_of::<T>())?;
     let mut content = T::default();

@@ -3,7 +3,7 @@
 use vm_memory::VolatileSlice;
 
 /// Pieces of guest memory that are read or written as one run of bytes.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Buffers<'m> {
     slices: Vec<VolatileSlice<'m>>,
     bytes: usize,
