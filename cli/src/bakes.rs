@@ -38,7 +38,7 @@ impl Fits {
             (Err(fault), _) => (Some(false), Some(fault.clone())),
             (Ok(_), Self::Unknown(why)) => (None, Some(why.clone())),
             (Ok(manifest), Self::Known(facts)) => {
-                let difference = facts.difference_apart_from_shape(&manifest.facts);
+                let difference = facts.difference_apart_from_shape(&manifest.subject.facts);
                 (Some(difference.is_none()), difference)
             }
         };

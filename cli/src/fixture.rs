@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use supermachine::{Digest, Extent, Key, Level, MachineFacts, Mode, Owner, Phase, StartRecord};
+use supermachine::{Digest, Extent, Key, Level, MachineFacts, Mode, Owner, Phase, StartRecord, Subject};
 use supermachine_config::Config;
 use tempfile::TempDir;
 
@@ -50,7 +50,7 @@ impl Fixture {
         draft.state.write_all(b"registers").unwrap();
         draft.memory.write_all(&[7; 2 * 4096]).unwrap();
         let extent = Extent { guest_page: 3, file_page: 0, pages: 2 };
-        draft.publish(facts, Level::Base, vec![extent]).unwrap().key()
+        draft.publish(Subject::base(facts), None, vec![extent]).unwrap().key()
     }
 
     /// Leaves the record of a machine.

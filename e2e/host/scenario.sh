@@ -142,14 +142,44 @@ log_lines() {
     journalctl --no-pager --output=cat --unit="$1" --since="@$started_at"
 }
 
+# Usage: bake_keys LEVEL [MIB]: of the bakes for machines with so much memory.
+bake_keys() {
+    supermachine ls --json | jq -r --arg level "$1" --argjson mib "${2:-256}" \
+        '.bakes[] | select(.level == $level and .memory_bytes == $mib * 1048576) | .key'
+}
+
+# Usage: bakes_exist COUNT LEVEL [MIB]
+bakes_exist() {
+    [ "$(bake_keys "${@:2}" | wc -l)" = "$1" ]
+}
+
 a_bake_exists() {
-    [ -n "$(find $bakes -mindepth 2 -maxdepth 2 -name manifest 2>/dev/null | head -n 1)" ]
+    [ -n "$(bake_keys base)" ]
 }
 
 # Makes sure that the next start can be restored.
 require_bake() {
     a_bake_exists || ctr_run --rm $busybox "$NAME-bake" true
     wait_until 180 a_bake_exists
+}
+
+# Usage: is_image_restored IMAGE OPTION...
+is_image_restored() {
+    ctr_run --rm "${@:2}" "$1" "$NAME-image-$(date +%s%N)" true
+    [ "$(last_start_mode)" = 'restored(image)' ]
+}
+
+# Usage: require_image_bake IMAGE [OPTION...]: makes sure that its next start is restored from a bake of its own.
+require_image_bake() {
+    wait_until 240 is_image_restored "$@"
+}
+
+# Usage: remove_bakes MIB: those for machines with so much memory, from which none runs.
+remove_bakes() {
+    local key
+    for key in $(bake_keys image "$1") $(bake_keys base "$1"); do
+        supermachine rm "$key"
+    done
 }
 
 # Usage: vmm_tests FILTER: those of the VMM's own tests whose names match, which

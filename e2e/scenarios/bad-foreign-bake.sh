@@ -2,17 +2,15 @@
 # A bake that was made for another machine isn't used: the container starts cold, the
 # log says what differs, and the bake is gone.
 require_bake
-ours=$(ls -d $bakes/*/)
-assert_eq 1 "$(wc -l <<<"$ours")" 'bakes at first'
-two_bakes() { [ "$(ls -d $bakes/*/manifest | wc -l)" = 2 ]; }
+ours=$bakes/$(bake_keys base)
 ctr_run --rm --annotation io.supermachine.config.vm.memory=192M $busybox "$NAME-other" true
-wait_until 120 two_bakes
-other=$(ls -d $bakes/*/ | grep -vxF "$ours")
+wait_until 120 bakes_exist 1 image 192
+other=$bakes/$(bake_keys base 192)
 rm -r "$ours"
 cp -a "$other" "$ours"
 assert_eq hello "$(ctr_run --rm $busybox "$NAME" echo hello)"
 assert_eq cold "$(last_start_mode)"
 assert_contains "$(last_start_reason)" 'another machine (memory'
-rm -r "$other"
+remove_bakes 192
 # Asked for by the cold start.
 wait_until 120 a_bake_exists

@@ -3,15 +3,13 @@
 # fit goes with `prune`, and nothing else. `doctor` finds no problem where containers run, names the one that keeps
 # them from running, and changes nothing.
 require_bake
-bakes_of() { supermachine ls --json | jq -r --argjson bytes $(($1 << 20)) '.bakes[] | select(.memory_bytes == $bytes) | .key'; }
 is_listed() { supermachine ls --json | jq -e --arg id "$1" 'any(.machines[]; .id == $id)' >/dev/null; }
-before=$(supermachine ls --json | jq '.bakes | length')
 
 made=$(supermachine bake --memory 160M --json)
 key=$(jq -r .key <<<"$made")
 assert_eq false "$(jq .already_there <<<"$made")" 'already there at first'
 assert_eq true "$(supermachine bake --memory 160M --json | jq .already_there)" 'already there then'
-assert_eq "$key" "$(bakes_of 160)" 'the bake of that size'
+assert_eq "$key" "$(bake_keys base 160)" 'the bake of that size'
 expect_status 0 supermachine bake --memory 160M --force
 assert_contains "$output" 'computing digests'
 assert_contains "$output" "${key:0:12} made in"
@@ -24,6 +22,8 @@ assert_eq 'restored(base)' "$(last_start_mode)"
 wait_until 10 is_listed "$NAME"
 assert_contains "$(supermachine ls)" "default/$NAME"
 assert_contains "$(supermachine inspect "${key:0:12}")" "in use         default/$NAME"
+# Its image's bake, asked for by that start.
+wait_until 120 bakes_exist 1 image 160
 expect_status 1 supermachine rm "${key:0:12}"
 assert_contains "$output" "is in use by default/$NAME; stop what runs from it first"
 expect_status 1 supermachine bake --memory 160M --force
@@ -45,8 +45,9 @@ ctr tasks delete --force "$NAME"
 ctr containers delete "$NAME"
 is_gone_from_list() { ! is_listed "$NAME"; }
 wait_until 10 is_gone_from_list
+supermachine rm "$(bake_keys image 160)"
 assert_contains "$(supermachine rm "$key")" "removed ${key:0:12}"
-assert_eq "$before" "$(supermachine ls --json | jq '.bakes | length')" 'bakes in the end'
+assert_eq '' "$(bake_keys base 160)$(bake_keys image 160)" 'bakes in the end'
 expect_status 1 supermachine rm "$key"
 expect_status 2 supermachine rm
 

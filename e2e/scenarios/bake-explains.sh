@@ -12,7 +12,6 @@ end() {
 trace() { supermachine trace "$1" --json; }
 has_output() { trace "$1" | jq -e 'any(.phases[]; .name == "first output")' >/dev/null; }
 of() { supermachine ls --json | jq -r --arg id "$1" ".machines[] | select(.id == \$id) | $2"; }
-bake() { supermachine ls --json | jq -re '.bakes[] | select(.memory_bytes == 176 * 1048576) | .key'; }
 took() { trace "$1" | jq --arg name "$2" '.phases[] | select(.name == $name) | .took_us'; }
 
 # Every moment has an owner, and what a start consists of is there.
@@ -40,12 +39,12 @@ assert_contains "$(supermachine ls)" 'no bake for this machine key yet'
 assert_eq null "$(of "$NAME-cold" .bake)"
 assert_eq "$(vmm_pid "$NAME-cold")" "$(of "$NAME-cold" .pid)"
 
-wait_until 120 bake >/dev/null
-key=$(bake)
+wait_until 120 bakes_exist 1 image 176
+key=$(bake_keys image 176)
 run "$NAME-restored"
 check_trace "$NAME-restored"
 assert_eq restored "$(of "$NAME-restored" .mode)"
-assert_eq base "$(of "$NAME-restored" .level)"
+assert_eq image "$(of "$NAME-restored" .level)"
 assert_eq "$key" "$(of "$NAME-restored" .bake)"
 slow=$(took "$NAME-cold" 'agent answered') fast=$(took "$NAME-restored" 'agent answered')
 [ "$slow" -gt "$fast" ] || fail "restored took $fast us to the agent's answer, cold $slow"
@@ -72,4 +71,4 @@ end "$NAME-cold"
 end "$NAME-restored"
 expect_status 1 supermachine trace "$NAME-cold"
 assert_contains "$output" "no machine called \`$NAME-cold\` runs"
-supermachine rm "$key"
+remove_bakes 176

@@ -37,13 +37,14 @@ booted=$(($(date +%s%N) - $(uptime_ns)))
 # Usage: set_clock NANOSECONDS: of the moment at which the host booted.
 set_clock() { date --set "@$((($1 + $(uptime_ns)) / 1000000000))" >/dev/null; }
 shape=(--annotation io.supermachine.config.vm.memory=152M)
-bake() { supermachine ls --json | jq -re '.bakes[] | select(.memory_bytes == 152 * 1048576) | .key'; }
 trap 'set_clock $booted' EXIT
 set_clock $((booted - 366 * 86400 * 1000000000))
-ctr_run --rm "${shape[@]}" $busybox "$NAME-last-year" true
-wait_until 120 bake >/dev/null
+ctr_run --rm "${shape[@]}" $python "$NAME-last-year" true
+wait_until 120 bakes_exist 1 image 152
 set_clock $booted
 compare "$NAME-this-year" "${shape[@]}"
+assert_eq 'restored(image)' "$(last_start_mode)"
 assert_eq "$(date +%Y)" "$(ctr_run --rm "${shape[@]}" $busybox "$NAME-year" date +%Y)" 'the year'
-assert_contains "$(last_start_mode)" restored
-supermachine rm "$(bake)"
+assert_eq 'restored(base)' "$(last_start_mode)"
+wait_until 120 bakes_exist 2 image 152
+remove_bakes 152

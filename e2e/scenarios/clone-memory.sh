@@ -35,26 +35,25 @@ hold() {
         --mount "type=bind,src=$PWD/volume,dst=/volume,options=rbind:rw" $busybox "$1" \
         sh -c "echo $of_file >/kept; secret=\$(cat /volume/secret); touch /volume/$1; sleep 1000; : \$secret" "$of_arguments"
 }
-bake() { supermachine ls --json | jq -re '.bakes[] | select(.memory_bytes == 144 * 1048576) | .key'; }
 end() { ctr tasks delete --force "$1" && ctr containers delete "$1"; }
 
-# The first boots, and has a bake made while it runs.
+# The first boots, and has bakes made while it runs: of the machine, and of the image.
 hold "$NAME-first"
 assert_eq cold "$(last_start_mode)"
 wait_until 60 test -e "volume/$NAME-first"
-wait_until 120 bake >/dev/null
+wait_until 120 bakes_exist 1 image 144
 hold "$NAME-second"
-assert_contains "$(last_start_mode)" restored
+assert_eq 'restored(image)' "$(last_start_mode)"
 wait_until 60 test -e "volume/$NAME-second"
 # A search that finds nothing anywhere would prove nothing.
 all=$(printf '%s\n' "${marks[@]}" | LC_ALL=C sort | xargs)
 assert_eq "$all" "$(found_in "$NAME-second")" 'found where it belongs'
 
 ctr_run --detach --null-io --annotation $memory $busybox "$NAME-clone" sleep 1000
-assert_contains "$(last_start_mode)" restored
+assert_eq 'restored(image)' "$(last_start_mode)"
 assert_eq '' "$(found_in "$NAME-clone")" 'found in a clone'
 for mark in "${marks[@]}"; do
-    ! grep -rqF "$mark" "$bakes/$(bake)" || fail "$mark is in the bake"
+    ! grep -rqF "$mark" $bakes || fail "$mark is in a bake"
 done
 for container in first second clone; do end "$NAME-$container"; done
-supermachine rm "$(bake)"
+remove_bakes 144

@@ -1,6 +1,6 @@
 # limit: 300
-# Cold starts of one shape ask for one bake. When its builder's VMM is killed, or the
-# whole daemon, no part of a bake stays, and the next cold start asks again.
+# Cold starts of one shape and image ask for its bakes once. When a builder's VMM is killed, or the whole daemon, no part of
+# a bake stays, and the next start asks again.
 count() { log_lines supermachine-snapshotter | grep -c "$1" || true; }
 builder() { pgrep --parent "$(systemctl show --property MainPID --value supermachine-snapshotter)" supermachine-vm; }
 has_logged() { [ "$(count "$1")" = "$2" ]; }
@@ -30,6 +30,19 @@ wait_until 30 answers
 ctr_run --rm $busybox "$NAME-3" true & ctr_run --rm $busybox "$NAME-4" true
 wait $!
 assert_eq 2 "$(start_lines | tail -n 2 | grep -c mode=cold)" 'cold starts at once'
-wait_until 120 a_bake_exists
-assert_eq 1 "$(count ' baked ')" 'bakes made'
+wait_until 120 has_logged ' baked ' 1
+assert_eq 1 "$(bake_keys image | wc -l)" "images' bakes"
 assert_eq 0 "$(count 'there already')" 'bakes made in vain'
+
+# The same of an image's bake alone.
+supermachine rm "$(bake_keys image)"
+failed=$(count 'baking failed')
+ctr_run --rm $busybox "$NAME-5" true & run=$!
+wait_until 60 builder >/dev/null
+kill -KILL "$(builder)"
+wait $run
+assert_eq 'restored(base)' "$(last_start_mode)"
+wait_until 30 has_logged 'baking failed' $((failed + 1))
+assert_eq 1 "$(find $bakes -name memory | wc -l)" 'bakes left'
+ctr_run --rm $busybox "$NAME-6" true
+wait_until 120 bakes_exist 1 image

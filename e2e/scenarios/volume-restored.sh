@@ -1,7 +1,7 @@
 # A container with a network and three volumes is restored from the same bake as one
 # without.
 # limit: 300
-require_bake
+require_image_bake $busybox
 mkdir one two
 echo 1 >one/file
 bake() { start_lines | tail -n 1 | grep -oE 'reason="?bake [0-9a-f]+'; }

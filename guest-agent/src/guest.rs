@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use agent_proto::{
-    BlockDevice, Change, ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest,
-    RootFilesystem,
+    BlockDevice, Change, ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, PrepareImageRequest,
+    ResumeRequest, RootFilesystem,
 };
 use async_trait::async_trait;
 
@@ -20,6 +20,8 @@ pub(crate) trait Guest: Send + Sync + 'static {
     fn resume(&self, request: &ResumeRequest) -> Result<(), Refusal>;
     /// Sets the wall clock, to nanoseconds since the epoch.
     fn set_clock(&self, realtime_ns: u64) -> Result<(), Refusal>;
+    /// Mounts the layers of an image and reads what its programs begin with.
+    async fn prepare_image(&self, request: &PrepareImageRequest) -> Result<(), Refusal>;
     /// Makes the machine fit to be captured.
     fn prepare_capture(&self) -> Result<(), Refusal>;
     /// Makes a network card the interface that is described, and returns when its link is up.

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use agent_proto::{
-    BlockDevice, Change, ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest,
-    RootFilesystem,
+    BlockDevice, Change, ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, PrepareImageRequest,
+    ResumeRequest, RootFilesystem,
 };
 use async_trait::async_trait;
 
@@ -75,6 +75,10 @@ impl Guest for DirectoryGuest {
     /// The clock is the host's.
     fn set_clock(&self, _realtime_ns: u64) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    async fn prepare_image(&self, _request: &PrepareImageRequest) -> Result<(), Refusal> {
+        Err(Refusal::new(Kind::FailedPrecondition, "a trial has no layers"))
     }
 
     fn prepare_capture(&self) -> Result<(), Refusal> {

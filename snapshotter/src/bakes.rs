@@ -1,16 +1,21 @@
-//! The bake builder: makes the base bakes that shims ask for, one at a time and at low priority.
+//! The bake builder: makes the bakes that shims ask for, one at a time and at low priority.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use supermachine::{Baked, Machine, bake_base};
+use supermachine::daemon::RequestBakeRequest;
+use supermachine::{Baked, Baker, Image, Machine};
 use supermachine_config::{Bytes, Config};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::error::chain;
+
+/// Most bakes that wait to be made. Who finds the queue full asks again at the next start.
+const MAX_QUEUED: usize = 64;
 
 /// Niceness of the builder's thread, which the machines it starts inherit.
 const NICENESS: i32 = 19;
@@ -20,6 +25,23 @@ const NICENESS: i32 = 19;
 struct Shape {
     memory: Bytes,
     vcpus: u8,
+}
+
+/// A bake that is to be made.
+#[derive(Debug, Clone)]
+struct Order {
+    shape: Shape,
+    /// Without layers, the base bake is meant.
+    image: Image,
+    /// What containers of the image are likely to run.
+    programs: Vec<String>,
+}
+
+impl Order {
+    /// Whether one bake fulfils both.
+    fn is_for_the_same(&self, other: &Self) -> bool {
+        (self.shape, &self.image) == (other.shape, &other.image)
+    }
 }
 
 /// Asks the builder. Clones ask the same one.
@@ -36,8 +58,8 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    queued: VecDeque<Shape>,
-    making: Option<Shape>,
+    queued: VecDeque<Order>,
+    making: Option<Order>,
 }
 
 /// What becomes of a request.
@@ -51,11 +73,21 @@ pub(crate) enum Asked {
     Off,
 }
 
-/// No machine has this shape.
+/// A bake that can't be asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("no machine has {vcpus} virtual CPUs: ask for 1 to 64")]
-pub(crate) struct WrongShape {
-    vcpus: u32,
+pub(crate) enum OrderError {
+    /// No machine has this shape.
+    #[error("no machine has {vcpus} virtual CPUs: ask for 1 to 64")]
+    Shape {
+        /// How many were asked for.
+        vcpus: u32,
+    },
+    /// A layer is named by a path that depends on who reads it.
+    #[error("the layer {} has no absolute path", path.display())]
+    Layer {
+        /// Its path.
+        path: PathBuf,
+    },
 }
 
 /// The builder's thread.
@@ -91,37 +123,43 @@ impl Bakes {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues the bake of a shape unless it is there. Zeros stand for the configured values.
-    pub(crate) async fn request(&self, memory_bytes: u64, vcpus: u32) -> Result<Asked, WrongShape> {
-        let configured = &self.0.config.vm;
-        let shape = Shape {
-            memory: if memory_bytes == 0 { configured.memory } else { Bytes(memory_bytes) },
-            vcpus: match u8::try_from(vcpus) {
-                Ok(0) => configured.vcpus,
-                Ok(vcpus @ 1..=64) => vcpus,
-                _ => return Err(WrongShape { vcpus }),
-            },
-        };
+    /// Queues a bake unless it is there.
+    pub(crate) async fn request(&self, request: RequestBakeRequest) -> Result<Asked, OrderError> {
+        let order = self.order(request)?;
         if !self.0.config.bake.enabled {
             return Ok(Asked::Off);
         }
-        if self.is_present(shape).await {
+        if self.is_present(&order).await {
             return Ok(Asked::Present);
         }
         let mut state = self.lock();
-        if state.making != Some(shape) && !state.queued.contains(&shape) {
-            state.queued.push_back(shape);
+        let is_known = state.making.iter().chain(&state.queued).any(|known| known.is_for_the_same(&order));
+        if !is_known && state.queued.len() < MAX_QUEUED {
+            state.queued.push_back(order);
             self.0.wake.send_modify(|requests| *requests = requests.map(|number| number.wrapping_add(1)));
         }
         Ok(Asked::Queued)
     }
 
-    /// Whether the store has a bake whose manifest fits. A damaged one is found out, and removed, by whoever restores
-    /// from it.
-    async fn is_present(&self, shape: Shape) -> bool {
-        let Ok(machine) = self.machine(shape) else { return false };
-        let Ok(facts) = machine.facts().await else { return false };
-        machine.store().open(&facts).is_ok()
+    /// What is asked for. Zeros stand for the configured values.
+    fn order(&self, request: RequestBakeRequest) -> Result<Order, OrderError> {
+        let configured = &self.0.config.vm;
+        let memory = if request.memory_bytes == 0 { configured.memory } else { Bytes(request.memory_bytes) };
+        let vcpus = match u8::try_from(request.vcpus) {
+            Ok(0) => configured.vcpus,
+            Ok(vcpus @ 1..=64) => vcpus,
+            _ => return Err(OrderError::Shape { vcpus: request.vcpus }),
+        };
+        let layers: Vec<_> = request.layers.into_iter().map(PathBuf::from).collect();
+        match layers.iter().find(|path| !path.is_absolute()) {
+            Some(path) => Err(OrderError::Layer { path: path.clone() }),
+            None => Ok(Order { shape: Shape { memory, vcpus }, image: Image::new(layers), programs: request.programs }),
+        }
+    }
+
+    async fn is_present(&self, order: &Order) -> bool {
+        let Ok(machine) = self.machine(order.shape) else { return false };
+        order.image.is_baked(&machine).await
     }
 
     fn machine(&self, shape: Shape) -> Result<Machine, supermachine::MachineError> {
@@ -140,7 +178,7 @@ impl Bakes {
         self.prepare().await;
         loop {
             let next = self.next();
-            let Some(shape) = next else {
+            let Some(order) = next else {
                 if woken.changed().await.is_err() || woken.borrow_and_update().is_none() {
                     return;
                 }
@@ -148,17 +186,17 @@ impl Bakes {
             };
             let mut stop = woken.clone();
             tokio::select! {
-                () = self.make(shape) => {}
+                () = self.make(&order) => {}
                 _ = stop.wait_for(Option::is_none) => return,
             }
             self.lock().making = None;
         }
     }
 
-    fn next(&self) -> Option<Shape> {
+    fn next(&self) -> Option<Order> {
         let mut state = self.lock();
         state.making = state.queued.pop_front();
-        state.making
+        state.making.clone()
     }
 
     /// Sweeps away what a crashed builder left, and asks for the bake that most containers will want.
@@ -174,8 +212,9 @@ impl Bakes {
                 if let Err(error) = machine.store().draft() {
                     warn!(error = chain(&error), "the bake store can't be written");
                 }
+                machine.layer_digests().sweep();
                 if self.0.config.bake.ahead
-                    && let Err(error) = self.request(0, 0).await
+                    && let Err(error) = self.request(RequestBakeRequest::default()).await
                 {
                     error!(error = chain(&error), "the configured machine can't be baked");
                 }
@@ -184,18 +223,25 @@ impl Bakes {
     }
 
     /// A failure is final until somebody asks again.
-    async fn make(&self, shape: Shape) {
-        let Shape { memory, vcpus } = shape;
-        let machine = match self.machine(shape) {
+    async fn make(&self, order: &Order) {
+        let Shape { memory, vcpus } = order.shape;
+        let layers = order.image.layers().len();
+        let machine = match self.machine(order.shape) {
             Ok(machine) => machine,
             Err(error) => return warn!(%memory, vcpus, error = chain(&error), "no bake: this host can't run it"),
         };
         let start = Instant::now();
-        match bake_base(&machine).await {
-            Ok(Baked { key, already_there: true }) => info!(%memory, vcpus, %key, "the bake is there already"),
-            Ok(Baked { key, .. }) => info!(%memory, vcpus, %key, took = ?start.elapsed(), "baked"),
+        let mut baker = Baker::new(&machine);
+        let baked = match layers {
+            0 => baker.base().await,
+            _ => baker.image(&order.image, &order.programs).await,
+        };
+        match baked {
+            Ok(Baked { key, already_there: true }) => info!(%memory, vcpus, layers, %key, "the bake is there already"),
+            Ok(Baked { key, .. }) => info!(%memory, vcpus, layers, %key, took = ?start.elapsed(), "baked"),
             Err(error) => {
-                warn!(%memory, vcpus, error = chain(&error), "baking failed; it is tried again when asked for")
+                let error = chain(&error);
+                warn!(%memory, vcpus, layers, error, "baking failed; it is tried again when asked for");
             }
         }
     }

@@ -14,7 +14,7 @@ use tracing::warn;
 use ttrpc::asynchronous::TtrpcContext;
 use ttrpc::{Code, get_status};
 
-use crate::bakes::{Asked, Bakes, WrongShape};
+use crate::bakes::{Asked, Bakes};
 use crate::directory::Directory;
 use crate::error::chain;
 use crate::layers::{ConvertError, Layers};
@@ -102,8 +102,7 @@ impl Daemon for Control {
         _context: &TtrpcContext,
         request: RequestBakeRequest,
     ) -> ttrpc::Result<RequestBakeResponse> {
-        let RequestBakeRequest { memory_bytes, vcpus, .. } = request;
-        let asked = self.bakes.request(memory_bytes, vcpus).await.map_err(|error @ WrongShape { .. }| {
+        let asked = self.bakes.request(request).await.map_err(|error| {
             warn!(%error, "a bake was asked for");
             refusal(Code::INVALID_ARGUMENT, error)
         })?;

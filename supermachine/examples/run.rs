@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use supermachine::agent::{CreateContainerRequest, ProcessRequest, Stdio};
-use supermachine::{Launch, Machine, Mode, RootDisks, Stream, Vm, bake_base};
+use supermachine::{Baker, Launch, Machine, Mode, RootDisks, Stream, Vm};
 use supermachine_config::Config;
 use tokio::io::AsyncReadExt;
 
@@ -57,7 +57,7 @@ async fn main() -> Result<ExitCode> {
     let options = parse(std::env::args().skip(1))?;
     let machine = Machine::load(&Config::load()?)?;
     if options.bake {
-        let baked = bake_base(&machine).await?;
+        let baked = Baker::new(&machine).base().await?;
         eprintln!("bake {}{}", baked.key, if baked.already_there { " (already there)" } else { "" });
     }
     let mut code = 0;

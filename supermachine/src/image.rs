@@ -2,27 +2,32 @@
 
 use std::path::PathBuf;
 
-use bake::{Bake, Level, Reason};
+use bake::{Bake, Candidate, Digest, DigestError, LayerDigests, MachineFacts, Reason, Subject};
 
 use crate::machine::{Machine, MachineError};
 
 /// What the store has for an image on a machine.
 #[derive(Debug)]
 pub enum Lookup {
-    /// A bake, checked and locked, and its level.
-    Hit(Box<Bake>, Level),
+    /// A bake, checked and locked.
+    Hit {
+        /// The bake, of the image if there is one, else of the machine.
+        bake: Box<Bake>,
+        /// Why it isn't the image's.
+        instead: Option<Reason>,
+    },
     /// Nothing usable.
     Miss(Reason),
 }
 
-/// An image: its layers. The bakes there are so far hold no image, so that every image finds the machine's base bake.
-#[derive(Clone, Debug, Default)]
+/// An image: its layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     layers: Vec<PathBuf>,
 }
 
 impl Image {
-    /// The image with these squashfs layers, lowest first.
+    /// The image with these squashfs layers, lowest first. Without any it is none, and has the machine's bake.
     pub fn new(layers: Vec<PathBuf>) -> Self {
         Self { layers }
     }
@@ -34,33 +39,71 @@ impl Image {
 
     /// Finds the bake to restore this image from. A damaged one is removed from the store.
     pub async fn lookup(&self, machine: &Machine) -> Result<Lookup, MachineError> {
-        lookup(machine).await
+        if !machine.is_baking {
+            return Ok(Lookup::Miss(Reason::Off));
+        }
+        let facts = machine.facts().await?;
+        let instead = match self.find(machine, &facts).await {
+            Ok(bake) => return Ok(Lookup::Hit { bake, instead: None }),
+            Err(reason) => reason,
+        };
+        Ok(match open(machine, &Subject::base(facts)).await {
+            Ok(bake) => Lookup::Hit { bake, instead },
+            Err(reason) => Lookup::Miss(reason),
+        })
+    }
+
+    /// Whether there is a bake of the image itself, or of the machine if it is none. Whether it is damaged is found out by
+    /// whoever restores from it.
+    pub async fn is_baked(&self, machine: &Machine) -> bool {
+        let (Ok(facts), Ok(layers)) = (machine.facts().await, self.recall(&machine.layer_digests())) else {
+            return false;
+        };
+        machine.store.open(&Subject::image(facts, layers)).is_ok()
+    }
+
+    /// The image's own bake, or why there is none; no reason if there is no image.
+    async fn find(&self, machine: &Machine, facts: &MachineFacts) -> Result<Box<Bake>, Option<Reason>> {
+        if self.layers.is_empty() {
+            return Err(None);
+        }
+        let layers = self.recall(&machine.layer_digests())?;
+        open(machine, &Subject::image(facts.clone(), layers)).await.map_err(Some)
+    }
+
+    /// Digests of the layers as far as they are known.
+    fn recall(&self, known: &LayerDigests) -> Result<Vec<Digest>, Reason> {
+        let recall = |path: &PathBuf| known.recall(path).ok_or_else(|| Reason::Undigested { layer: path.clone() });
+        self.layers.iter().map(recall).collect()
+    }
+
+    /// Digests of the layers, of which those that aren't known are read.
+    pub(crate) async fn digests(&self, machine: &Machine) -> Result<Vec<Digest>, DigestError> {
+        let (known, layers) = (machine.layer_digests(), self.layers.clone());
+        let read = move || layers.iter().map(|path| known.digest(path)).collect();
+        match tokio::task::spawn_blocking(read).await {
+            Ok(digests) => digests,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 }
 
-pub(crate) async fn lookup(machine: &Machine) -> Result<Lookup, MachineError> {
-    if !machine.is_baking {
-        return Ok(Lookup::Miss(Reason::Off));
+/// Opens and checks a bake. A damaged one is removed from the store.
+pub(crate) async fn open(machine: &Machine, subject: &Subject) -> Result<Box<Bake>, Reason> {
+    let opened = match machine.store.open(subject) {
+        Ok(candidate) => verify(candidate).await,
+        Err(reason) => Err(reason),
+    };
+    opened.map(Box::new).map_err(|reason| machine.store.dispose(reason))
+}
+
+async fn verify(candidate: Candidate) -> Result<Bake, Reason> {
+    if candidate.is_verified() {
+        return candidate.verify();
     }
-    let facts = machine.facts().await?;
-    let candidate = match machine.store.open(&facts) {
-        Ok(candidate) => candidate,
-        Err(reason) => return Ok(Lookup::Miss(machine.store.dispose(reason))),
-    };
-    let verified = if candidate.is_verified() {
-        candidate.verify()
-    } else {
-        // Reads the whole bake: once after the host's boot.
-        match tokio::task::spawn_blocking(|| candidate.verify()).await {
-            Ok(verified) => verified,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    };
-    Ok(match verified {
-        Ok(bake) => {
-            let level = bake.manifest.level;
-            Lookup::Hit(Box::new(bake), level)
-        }
-        Err(reason) => Lookup::Miss(machine.store.dispose(reason)),
-    })
+    // Reads the whole bake: once after the host's boot.
+    match tokio::task::spawn_blocking(|| candidate.verify()).await {
+        Ok(verified) => verified,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
 }

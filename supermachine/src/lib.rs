@@ -2,7 +2,7 @@
 //! line stand. It knows no containerd type.
 //!
 //! [`Machine`] says what a VM is made of here, [`Vm::start`] restores one (or boots it when there is no usable bake)
-//! and [`bake_base`] makes a bake.
+//! and [`Baker`] makes bakes.
 // Not `forbid`: the generated client and server allow it for themselves, and use none.
 #![deny(unsafe_code)]
 
@@ -48,8 +48,8 @@ mod generated {
 }
 
 pub use agent_proto as agent;
-pub use bake::{Digest, Entry, Extent, Key, Level, MachineFacts, Manifest, Part, Reason, Store, StoreError};
-pub use baker::{BakeError, BakeStep, Baked, bake_base, bake_base_by_steps};
+pub use bake::{Digest, Entry, Extent, Key, Level, MachineFacts, Manifest, Part, Reason, Store, StoreError, Subject};
+pub use baker::{BakeError, BakeStep, Baked, Baker};
 pub use disks::{DeviceError, DeviceNumber, DiskError, HostDevice, HostDevices, RootDisks, UpperDirectories};
 pub use error::{ErrorKind, chain};
 pub use image::{Image, Lookup};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bake::{Key, MachineFacts, Store};
+use bake::{Key, LayerDigests, MachineFacts, Store};
 use supermachine_config::{Config, Paths};
 use vmm_api::Shape;
 
@@ -124,6 +124,11 @@ impl Machine {
     /// The bake store.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What is known of the digests of layers.
+    pub fn layer_digests(&self) -> LayerDigests {
+        LayerDigests::new(self.run.join("layers"))
     }
 
     /// Whether the configuration lets bakes be made and used.

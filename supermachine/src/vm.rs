@@ -38,7 +38,7 @@ pub(crate) use agent::Agent;
 pub use agent::realtime_ns;
 pub use attach::{AttachError, DetachError};
 pub use error::StartError;
-pub(crate) use start::{CONSOLE_LINES, cause, logs, open, refusal};
+pub(crate) use start::{CONSOLE_LINES, cause, logs, memory_files, open, refusal};
 pub use stream::{Stream, StreamError};
 
 /// How long the VMM may take to change a running machine, which waits for nothing.

@@ -5,12 +5,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use devices::{DeviceError, DeviceSet, layout};
-use vmm_api::{FailureKind, MemoryExtent};
+use vmm_api::{FailureKind, MemoryExtent, Pages};
 
 use crate::arch::{StateError, VcpuState, VmState};
 use crate::kvm::KvmError;
 use crate::machine::Running;
-use crate::memory::{self, PageMap};
+use crate::memory::{self, Origin, PageMap};
 use crate::outcome::Outcome;
 use crate::state::{MachineState, StateFileError};
 
@@ -86,9 +86,9 @@ pub fn await_disconnected(devices: &DeviceSet) -> Result<(), CaptureError> {
     }
 }
 
-/// Stops the machine for good and writes its state and memory.
-pub fn capture(machine: Running, state: &mut File, memory: &mut File) -> Result<Captured, CaptureError> {
-    let Running { kvm, vm, ram, vcpus, devices, ports, shape, .. } = machine;
+/// Stops the machine for good and writes its state and these pages of its memory.
+pub fn capture(machine: Running, state: &mut File, memory: &mut File, pages: Pages) -> Result<Captured, CaptureError> {
+    let Running { kvm, vm, ram, origin, vcpus, devices, ports, shape, .. } = machine;
     let vcpus = match vcpus.stop().map_err(CaptureError::Stop)? {
         Ok(vcpus) => vcpus,
         Err(end) => return Err(CaptureError::Ended { how: Outcome::Guest(end).to_string() }),
@@ -111,6 +111,10 @@ pub fn capture(machine: Running, state: &mut File, memory: &mut File) -> Result<
         console: ports.console().save(),
     };
     let state_bytes = saved.write(state)?;
-    let extents = PageMap::scan(&ram)?.write(&ram, memory)?;
+    let before = match pages {
+        Pages::All => Origin::default(),
+        Pages::Changed => origin,
+    };
+    let extents = PageMap::scan(&ram, &before)?.write(&ram, memory)?;
     Ok(Captured { extents, state_bytes })
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use vmm_api::{ControlError, ControlSocket, Disks, Failure, FailureKind, Fd, Packet, Reply, Request};
+use vmm_api::{ControlError, ControlSocket, Disks, Failure, FailureKind, Fd, Packet, Pages, Reply, Request};
 
 use crate::capture;
 use crate::machine::{self, Running, StartError};
@@ -83,7 +83,10 @@ fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
             (Request::Shutdown, _) => return Err(stop(control)),
             (Request::Describe { kvm }, _) => describe(kvm, &mut fds),
             (Request::Boot(_) | Request::Restore(_), _) => invalid("a VM was started already"),
-            (Request::Capture { state, memory }, _) => capture(&mut machine, state, memory, &mut fds),
+            (Request::Capture { state, memory, pages }, _) => match take_files(state, memory, &mut fds) {
+                Ok(files) => capture(&mut machine, files, pages),
+                Err(error) => failed(FailureKind::Invalid, &error),
+            },
             (Request::Connect { port, stream }, Some(machine)) => connect(machine, port, stream, &mut fds),
             (Request::AttachDisks { disks, upper_start }, Some(machine)) => {
                 attach(machine, &disks, upper_start, &mut fds)
@@ -182,17 +185,13 @@ fn take_files(state: Fd, memory: Fd, fds: &mut Packet<()>) -> Result<(File, File
 }
 
 /// Captures the VM and leaves none behind, unless it has to run on because connections are open.
-fn capture(machine: &mut Option<Running>, state: Fd, memory: Fd, fds: &mut Packet<()>) -> Reply {
-    let (mut state, mut memory) = match take_files(state, memory, fds) {
-        Ok(files) => files,
-        Err(error) => return failed(FailureKind::Invalid, &error),
-    };
+fn capture(machine: &mut Option<Running>, (mut state, mut memory): (File, File), pages: Pages) -> Reply {
     let Some(running) = machine.take() else { return invalid(CAPTURED) };
     if let Err(error) = capture::await_disconnected(&running.devices) {
         *machine = Some(running);
         return failed(error.kind(), &error);
     }
-    match capture::capture(running, &mut state, &mut memory) {
+    match capture::capture(running, &mut state, &mut memory, pages) {
         Ok(done) => Reply::Captured { extents: done.extents, state_bytes: done.state_bytes },
         Err(error) => failed(error.kind(), &error),
     }

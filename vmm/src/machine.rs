@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use devices::{Backings, Console, DeviceError, DeviceSet, FileServer, Window, layout};
 use kvm_ioctls::VcpuFd;
-use vmm_api::{ControlError, Disks, FailureKind, Host, Network, Packet, Shape, Timeline};
+use vmm_api::{ControlError, Disks, FailureKind, Host, MemoryExtent, Network, Packet, Shape, Timeline};
 
 use crate::arch::{self, KernelError, Ports, StateError};
 use crate::jail::{self, FileAccess, JailError};
 use crate::kvm::{Kvm, KvmError, Vm};
-use crate::memory::{self, ExtentError, Extents, GuestRam, MemoryError};
+use crate::memory::{self, ExtentError, Extents, GuestRam, MAX_FILES, MemoryError, Origin};
 use crate::seccomp::{self, Role};
 use crate::state::StateFileError;
 use crate::timeline::Stopwatch;
@@ -43,6 +43,12 @@ pub enum StartError {
     /// KVM.
     #[error("the virtual machine can't be made")]
     Kvm(#[from] KvmError),
+    /// A stack of memory files that no bake has.
+    #[error("{count} memory files can't be restored from: 1 to {MAX_FILES} are possible")]
+    MemoryFiles {
+        /// How many there are.
+        count: usize,
+    },
     /// The bake's memory file could not be examined.
     #[error("the bake's memory can't be examined")]
     MemoryFile(#[source] io::Error),
@@ -73,7 +79,10 @@ impl StartError {
     /// The kind of failure that the caller is told.
     pub fn kind(&self) -> FailureKind {
         match self {
-            Self::Request(_) | Self::Shape { .. } | Self::Device(DeviceError::Backing { .. }) => FailureKind::Invalid,
+            Self::Request(_)
+            | Self::Shape { .. }
+            | Self::MemoryFiles { .. }
+            | Self::Device(DeviceError::Backing { .. }) => FailureKind::Invalid,
             Self::Kvm(_) => FailureKind::Kvm,
             Self::Extents(_) | Self::State(_) | Self::Processor(_) | Self::Device(DeviceError::State { .. }) => {
                 FailureKind::BadBake
@@ -160,25 +169,32 @@ impl Opened {
     /// Makes the VM around zeroed memory.
     pub fn map_empty(self) -> Result<Mapped, StartError> {
         let ram = memory::reserve(&arch::ram_ranges(self.shape.memory_bytes))?;
-        self.map(ram)
+        self.map(ram, Origin::default())
     }
 
-    /// Makes the VM around a bake's memory.
-    pub fn map_file(self, file: &File, extents: Vec<vmm_api::MemoryExtent>) -> Result<Mapped, StartError> {
-        let file_bytes = file.metadata().map_err(StartError::MemoryFile)?.len();
+    /// Makes the VM around the memory of bakes that lie over each other, lowest first.
+    pub fn map_files(self, files: Vec<(File, Vec<MemoryExtent>)>) -> Result<Mapped, StartError> {
+        if files.is_empty() || files.len() > MAX_FILES {
+            return Err(StartError::MemoryFiles { count: files.len() });
+        }
         let ram = memory::reserve(&arch::ram_ranges(self.shape.memory_bytes))?;
-        let extents = Extents::validate(extents, file_bytes, &ram)?;
-        memory::overlay(&ram, file, &extents)?;
-        self.map(ram)
+        let mut origin = Origin::default();
+        for (file, extents) in files {
+            let file_bytes = file.metadata().map_err(StartError::MemoryFile)?.len();
+            let extents = Extents::validate(extents, file_bytes, &ram)?;
+            origin.push(file, extents);
+        }
+        origin.map(&ram)?;
+        self.map(ram, origin)
     }
 
-    fn map(mut self, ram: GuestRam) -> Result<Mapped, StartError> {
+    fn map(mut self, ram: GuestRam, origin: Origin) -> Result<Mapped, StartError> {
         let mut vm = self.kvm.create_vm()?;
         let window = Window::default();
         vm.map_memory(&ram, &window)?;
         let vcpus = arch::create_vcpus(&vm, self.shape.vcpus)?;
         self.stopwatch.timeline.mapped_us = self.stopwatch.elapsed_us();
-        Ok(Mapped { opened: self, vm, ram, window, vcpus })
+        Ok(Mapped { opened: self, vm, ram, origin, window, vcpus })
     }
 }
 
@@ -190,6 +206,7 @@ pub struct Mapped {
     pub vm: Vm,
     /// Its memory.
     pub ram: GuestRam,
+    origin: Origin,
     /// Its devices' registers.
     window: Window,
     /// Its vCPUs.
@@ -208,7 +225,7 @@ impl Mapped {
     where
         F: FnOnce(GuestRam, &Window, Backings, File) -> Result<(DeviceSet, Console), DeviceError>,
     {
-        let Self { opened, vm, ram, window, vcpus } = self;
+        let Self { opened, vm, ram, origin, window, vcpus } = self;
         let Opened { kvm, shape, console, backings, mut stopwatch } = opened;
         let (devices, console) = make(ram.clone(), &window, backings, console)?;
         vm.connect_interrupt(layout::CONSOLE_GSI, console.interrupt())?;
@@ -220,7 +237,7 @@ impl Mapped {
             vm.connect_interrupt(gsi, event)?;
         }
         stopwatch.timeline.wired_us = stopwatch.elapsed_us();
-        Ok(Wired { kvm, vm, ram, vcpus, devices, ports: Ports::new(console), shape, stopwatch })
+        Ok(Wired { kvm, vm, ram, origin, vcpus, devices, ports: Ports::new(console), shape, stopwatch })
     }
 }
 
@@ -230,6 +247,7 @@ pub struct Wired {
     kvm: Kvm,
     vm: Vm,
     ram: GuestRam,
+    origin: Origin,
     vcpus: Vec<VcpuFd>,
     devices: DeviceSet,
     ports: Ports,
@@ -240,12 +258,12 @@ pub struct Wired {
 impl Wired {
     /// Lets devices and vCPUs go.
     pub fn run(self) -> Result<Running, StartError> {
-        let Self { kvm, vm, ram, vcpus, devices, ports, shape, mut stopwatch } = self;
+        let Self { kvm, vm, ram, origin, vcpus, devices, ports, shape, mut stopwatch } = self;
         devices.start(|| seccomp::confine_or_end(Role::Worker), || seccomp::confine_or_end(Role::Files))?;
         let (devices, ports) = (Arc::new(devices), Arc::new(ports));
         let vcpus = Vcpus::start(vcpus, Arc::clone(&devices), Arc::clone(&ports)).map_err(StartError::Thread)?;
         stopwatch.timeline.running_us = stopwatch.elapsed_us();
-        Ok(Running { kvm, vm, ram, vcpus, devices, ports, shape, timeline: stopwatch.timeline })
+        Ok(Running { kvm, vm, ram, origin, vcpus, devices, ports, shape, timeline: stopwatch.timeline })
     }
 }
 
@@ -268,6 +286,8 @@ pub struct Running {
     pub vm: Vm,
     /// Its memory.
     pub ram: GuestRam,
+    /// What that was at first.
+    pub origin: Origin,
     /// Its vCPUs' threads.
     pub vcpus: Vcpus,
     /// Its virtio devices.

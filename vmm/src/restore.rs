@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use devices::{Console, DeviceSet};
-use vmm_api::{Packet, Restore};
+use vmm_api::{ControlError, MemoryFile, Packet, Restore};
 
 use crate::machine::{Opened, StartError, Wired};
 use crate::state::MachineState;
@@ -12,10 +12,11 @@ use crate::timeline::Stopwatch;
 /// Brings a machine to where the captured guest goes on.
 pub fn restore(request: Restore, fds: &mut Packet<()>, stopwatch: Stopwatch) -> Result<Wired, StartError> {
     let state = File::from(fds.take(request.state)?);
-    let memory = File::from(fds.take(request.memory)?);
+    let take = |memory: MemoryFile| Ok((File::from(fds.take(memory.file)?), memory.extents));
+    let memory = request.memory.into_iter().map(take).collect::<Result<_, ControlError>>()?;
     let opened = Opened::new(request.host, request.shape, &request.disks, fds, stopwatch)?;
     let MachineState { vm, vcpus, devices, console, .. } = MachineState::read(&state, opened.shape())?;
-    let mapped = opened.map_file(&memory, request.extents)?;
+    let mapped = opened.map_files(memory)?;
     for (state, vcpu) in vcpus.iter().zip(&mapped.vcpus) {
         state.restore(vcpu)?;
     }

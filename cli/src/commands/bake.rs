@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use supermachine::{BakeError, BakeStep, Key, Machine, MachineError, StoreError, bake_base_by_steps};
+use supermachine::{BakeError, BakeStep, Baker, Key, Machine, MachineError, StoreError};
 use supermachine_config::ConfigError;
 use tokio::signal::ctrl_c;
 
@@ -55,7 +55,7 @@ pub(crate) async fn run(host: &Host, options: arguments::Bake) -> Result<(), Bak
         if options.force && machine.is_baking() {
             remove(host, machine.key().await?)?;
         }
-        Ok(bake_base_by_steps(&machine, |step| progress.tell(step)).await?)
+        Ok(Baker::new(&machine).telling(|step| progress.tell(step)).base().await?)
     };
     // A bake that is given up leaves nothing: what it was made in is dropped.
     let baked = tokio::select! {
@@ -129,6 +129,8 @@ impl Progress {
 fn message(step: BakeStep) -> &'static str {
     match step {
         BakeStep::Boot => "booting a guest",
+        BakeStep::Read => "reading the image's layers",
+        BakeStep::Restore => "mounting them in a guest",
         BakeStep::Capture => "writing it out",
         BakeStep::Publish => "computing digests",
     }
@@ -136,6 +138,8 @@ fn message(step: BakeStep) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use supermachine::Subject;
+
     use super::*;
     use crate::fixture::{Fixture, facts};
 
@@ -161,7 +165,7 @@ mod tests {
         let key = facts().key();
         remove(&host, key).unwrap();
         fixture.publish(facts());
-        let pin = host.store.open(&facts()).unwrap();
+        let pin = host.store.open(&Subject::base(facts())).unwrap();
         assert!(matches!(remove(&host, key), Err(BakeCommandError::Replace(_))));
         drop(pin);
         remove(&host, key).unwrap();

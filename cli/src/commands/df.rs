@@ -77,7 +77,8 @@ fn measure(bakes: &[Listed], snapshotter: &Path) -> Result<Usage, DfError> {
 fn by_level(bakes: &[Listed]) -> Vec<Kind> {
     let mut kinds = BTreeMap::<String, Kind>::new();
     for Listed { entry, manifest } in bakes {
-        let level = manifest.as_ref().map_or_else(|_fault| "damaged".to_owned(), |known| known.level.to_string());
+        let level =
+            manifest.as_ref().map_or_else(|_fault| "damaged".to_owned(), |known| known.subject.level().to_string());
         let name = format!("bakes ({level})");
         kinds.entry(name.clone()).or_insert_with(|| Kind::named(name)).add(entry.disk_bytes, !entry.in_use);
     }
@@ -116,7 +117,7 @@ fn text(usage: &Usage) -> String {
 
 #[cfg(test)]
 mod tests {
-    use supermachine::MachineFacts;
+    use supermachine::{MachineFacts, Subject};
 
     use super::*;
     use crate::fixture::{Fixture, facts};
@@ -128,7 +129,7 @@ mod tests {
         assert_eq!(measure(&[], &fixture.path().join("none")).unwrap().disk_bytes, 0);
         fixture.publish(facts());
         fixture.publish(MachineFacts { vcpus: 2, ..facts() });
-        let _pin = host.store.open(&facts()).unwrap();
+        let _pin = host.store.open(&Subject::base(facts())).unwrap();
         for (snapshot, file, size) in
             [("1", "layer.squashfs", 8192), ("2", "layer.squashfs", 4096), ("3", "upper.ext4", 4096)]
         {

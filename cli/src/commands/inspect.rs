@@ -128,11 +128,11 @@ fn describe(bake: &Listed, machines: &Found, here: &Fits) -> Bake {
 fn contents(manifest: &Manifest) -> Contents {
     let file = |part: supermachine::Part| File { bytes: part.bytes, sha256: part.digest.to_string() };
     Contents {
-        level: manifest.level,
+        level: manifest.subject.level(),
         state: file(manifest.state),
         memory: file(manifest.memory),
         memory_extents: manifest.extents.as_slice().len(),
-        facts: facts(&manifest.facts),
+        facts: facts(&manifest.subject.facts),
     }
 }
 

@@ -80,9 +80,9 @@ fn describe(Listed { entry, manifest }: &Listed, found: &Found) -> Bake {
     let known = manifest.as_ref().ok();
     Bake {
         key: entry.key,
-        level: known.map(|manifest| manifest.level),
-        memory_bytes: known.map(|manifest| manifest.facts.memory_bytes),
-        vcpus: known.map(|manifest| manifest.facts.vcpus),
+        level: known.map(|manifest| manifest.subject.level()),
+        memory_bytes: known.map(|manifest| manifest.subject.facts.memory_bytes),
+        vcpus: known.map(|manifest| manifest.subject.facts.vcpus),
         disk_bytes: entry.disk_bytes,
         made_unix_s: entry.made_at.map(unix_seconds),
         in_use: entry.in_use,

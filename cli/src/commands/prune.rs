@@ -86,7 +86,7 @@ fn text(Pruned { dry_run, removed, freed_bytes }: &Pruned) -> String {
 
 #[cfg(test)]
 mod tests {
-    use supermachine::MachineFacts;
+    use supermachine::{MachineFacts, Subject};
 
     use super::*;
     use crate::fixture::{self, Fixture, facts};
@@ -97,7 +97,7 @@ mod tests {
         let host = fixture.host();
         let old = |vcpus| MachineFacts { host_kernel: "6.1".into(), vcpus, ..facts() };
         let (fitting, useless, used) = (fixture.publish(facts()), fixture.publish(old(1)), fixture.publish(old(2)));
-        let pin = host.store.open(&old(2)).unwrap();
+        let pin = host.store.open(&Subject::base(old(2))).unwrap();
         let here = fixture::fits(facts());
         let misfits = || misfits(&host.bakes().unwrap(), &here).unwrap();
         let dry = prune(&host, misfits(), true).unwrap();

@@ -80,7 +80,7 @@ fn text(Removed { removed, freed_bytes }: &Removed) -> String {
 
 #[cfg(test)]
 mod tests {
-    use supermachine::MachineFacts;
+    use supermachine::{MachineFacts, Subject};
 
     use super::*;
     use crate::fixture::{Fixture, facts};
@@ -90,7 +90,7 @@ mod tests {
         let fixture = Fixture::new();
         let host = fixture.host();
         let (used, free) = (fixture.publish(facts()), fixture.publish(MachineFacts { vcpus: 2, ..facts() }));
-        let pin = host.store.open(&facts()).unwrap();
+        let pin = host.store.open(&Subject::base(facts())).unwrap();
         let keys = [used.to_string(), free.to_string()];
         let refused = remove(&host, &keys).unwrap_err().to_string();
         assert!(refused.contains(&short(used)) && refused.contains("a machine that isn't listed"), "{refused}");

@@ -1,6 +1,6 @@
 //! KVM, and what is made with it: the library's own checks.
 
-use supermachine::{KvmError, Machine, MachineError, Reason, chain, check_kvm};
+use supermachine::{KvmError, Machine, MachineError, Reason, Subject, chain, check_kvm};
 use supermachine_config::Config;
 
 use super::Finding;
@@ -29,7 +29,7 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
                 "{}, {} family {} model {}",
                 facts.backend, facts.cpu_vendor, facts.cpu_family, facts.cpu_model
             );
-            let bake = machine.store().open(&facts).map(|_bake| short(facts.key()));
+            let bake = machine.store().open(&Subject::base(facts.clone())).map(|_bake| short(facts.key()));
             vec![Finding::ok(KVM, cpu), base_bake(config.bake.enabled, bake)]
         }
     }

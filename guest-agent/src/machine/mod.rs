@@ -5,17 +5,18 @@ mod disk;
 mod layers;
 mod network;
 mod notices;
+mod preload;
 mod rootfs;
 mod upper;
 mod uppers;
 mod volumes;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use agent_proto::{
-    BlockDevice, Change, ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, ResumeRequest,
-    RootFilesystem,
+    BlockDevice, Change, ConfigureNetworkRequest, ExportUpperRequest, ExportUpperResponse, PrepareImageRequest,
+    ResumeRequest, RootFilesystem,
 };
 use async_trait::async_trait;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -66,7 +67,7 @@ impl Guest for VirtualMachine {
             |what: &'static str| move |error: std::io::Error| Refusal::new(Kind::Internal, format!("{what}: {error}"));
         let random = rustix::fs::openat(CWD, "/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         let random = random.map_err(|error| failed("open /dev/urandom")(error.into()))?;
-        credit_entropy(std::os::fd::AsFd::as_fd(&random), seed).map_err(failed("credit entropy"))?;
+        credit_entropy(random.as_fd(), seed).map_err(failed("credit entropy"))?;
         self.set_clock(request.realtime_ns)?;
         if !request.hostname.is_empty() {
             let set = rustix::system::sethostname(request.hostname.as_bytes());
@@ -78,6 +79,12 @@ impl Guest for VirtualMachine {
     fn set_clock(&self, realtime_ns: u64) -> Result<(), Refusal> {
         clock_settime(ClockId::Realtime, wall_clock(realtime_ns))
             .map_err(|error| Refusal::new(Kind::Internal, format!("set the clock: {error}")))
+    }
+
+    async fn prepare_image(&self, request: &PrepareImageRequest) -> Result<(), Refusal> {
+        let root = rootfs::merge(&self.layers, &request.layers).await?;
+        preload::preload(root.as_fd(), &request.programs);
+        Ok(())
     }
 
     /// Nothing is emptied: a kernel whose caches are warm allocates from pages that the bake holds, and what it

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use agent_proto::{RootFilesystem, VOLUMES};
+use agent_proto::{Layer, RootFilesystem, VOLUMES};
 use mount_tree::{attach, copy_tree};
 use rustix::mount::{UnmountFlags, unmount};
 use tokio::sync::Mutex;
@@ -103,25 +103,38 @@ pub(crate) async fn assemble(
         lower.push(EMPTY.into());
     }
     let path = Path::new(DIRECTORY).join(container);
-    let mut data: Vec<(String, Option<String>)> = Vec::new();
+    let mut upper: Vec<(String, Option<String>)> = Vec::new();
     if wanted.writable {
         let top = lower.last().ok_or(RootfsError::NoLayers)?;
-        data.extend(upper::mount(uppers, container, wanted, top, content).await?);
+        upper.extend(upper::mount(uppers, container, wanted, top, content).await?);
     }
-    let root = match lower.as_slice() {
+    let root = overlay(&lower, upper)?;
+    mount_at(root.as_fd(), &path)?;
+    Ok(path)
+}
+
+/// What all layers together hold, mounted nowhere and read-only. The layers stay mounted.
+pub(crate) async fn merge(layers: &Mutex<Layers>, wanted: &[Layer]) -> Result<OwnedFd, RootfsError> {
+    check_layers(wanted)?;
+    let lower = layers.lock().await.mount(wanted).await?;
+    if lower.is_empty() { Err(RootfsError::NoLayers) } else { overlay(&lower, Vec::new()) }
+}
+
+/// Lays mounted directories over each other, lowest first. `upper` says what goes over them; without it the result is
+/// read-only.
+fn overlay(lower: &[PathBuf], upper: Vec<(String, Option<String>)>) -> Result<OwnedFd, RootfsError> {
+    match lower {
         // Overlayfs wants two layers or a writable one.
-        [only] if !wanted.writable => copy_tree(only, false).map_err(io("open", only))?,
+        [only] if upper.is_empty() => copy_tree(only, false).map_err(io("open", only)),
         _ => {
             // One key per layer, topmost first: no limit of a page for all of them together.
             let keys = lower.iter().rev().map(|path| ("lowerdir+".to_owned(), Some(path.display().to_string())));
-            let attributes = if wanted.writable { 0 } else { libc::MOUNT_ATTR_RDONLY };
-            data.splice(0..0, keys);
-            new_filesystem("overlay", Some(Path::new("overlay")), &data, attributes)
-                .map_err(io("mount overlay on", &path))?
+            let attributes = if upper.is_empty() { libc::MOUNT_ATTR_RDONLY } else { 0 };
+            let data: Vec<_> = keys.chain(upper).collect();
+            let mounted = new_filesystem("overlay", Some(Path::new("overlay")), &data, attributes);
+            mounted.map_err(io("mount an overlay over", lower.last().cloned().unwrap_or_default()))
         }
-    };
-    mount_at(root.as_fd(), &path)?;
-    Ok(path)
+    }
 }
 
 /// Takes a container's root file system apart, with all that was written to it on the disk. Succeeds if there is none.
@@ -137,14 +150,19 @@ fn check(wanted: &RootFilesystem) -> Result<(), RootfsError> {
     if wanted.layers.is_empty() && !wanted.writable {
         return Err(RootfsError::NoLayers);
     }
-    for (index, layer) in wanted.layers.iter().enumerate() {
+    check_layers(&wanted.layers)?;
+    let names = [&wanted.upper_directory, &wanted.work_directory];
+    names.into_iter().filter(|_| wanted.writable).try_for_each(|name| check_name(name))
+}
+
+fn check_layers(layers: &[Layer]) -> Result<(), RootfsError> {
+    for (index, layer) in layers.iter().enumerate() {
         let (offset, length) = (layer.offset_bytes, layer.length_bytes);
         if !is_run_of_sectors(offset, length) {
             return Err(RootfsError::BadExtent { index, offset, length });
         }
     }
-    let names = [&wanted.upper_directory, &wanted.work_directory];
-    names.into_iter().filter(|_| wanted.writable).try_for_each(|name| check_name(name))
+    Ok(())
 }
 
 /// A directory at the root of the upper disk, or of the volumes, is named, not led to.

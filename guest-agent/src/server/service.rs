@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use agent_proto::process_list::Entry;
 use agent_proto::{
     Agent, ConfigureNetworkRequest, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest,
-    Empty, ExportUpperRequest, ExportUpperResponse, NoticeChangesRequest, OutOfMemory, ProcessCreated, ProcessExit,
-    ProcessList, ProcessRequest, ReleaseUpperRequest, ReleaseVolumesRequest, RemoveInterfaceRequest,
-    ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest, UpdateContainerRequest,
-    WaitOutOfMemoryRequest,
+    Empty, ExportUpperRequest, ExportUpperResponse, NoticeChangesRequest, OutOfMemory, PrepareImageRequest,
+    ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ReleaseUpperRequest, ReleaseVolumesRequest,
+    RemoveInterfaceRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest,
+    UpdateContainerRequest, WaitOutOfMemoryRequest,
 };
 use async_trait::async_trait;
 use rustix::thread::ClockId;
@@ -199,6 +199,12 @@ impl<G: Guest> Agent for Server<G> {
     async fn release_upper(&self, _: &TtrpcContext, request: ReleaseUpperRequest) -> ttrpc::Result<Empty> {
         self.require_resumed()?;
         self.guest.release(request.offset_bytes).await?;
+        Ok(Empty::new())
+    }
+
+    async fn prepare_image(&self, _: &TtrpcContext, request: PrepareImageRequest) -> ttrpc::Result<Empty> {
+        self.require_unresumed("PrepareImage")?;
+        self.guest.prepare_image(&request).await?;
         Ok(Empty::new())
     }
 

@@ -41,6 +41,11 @@ impl Bundle {
         }
     }
 
+    /// The program that the container runs, by path or by name. Its other arguments are for nobody else.
+    pub(crate) fn program(&self) -> Option<String> {
+        self.spec.process().as_ref()?.args().as_ref()?.first().cloned()
+    }
+
     /// The resources that the host limits.
     pub(crate) fn host_resources(&self) -> LinuxResources {
         let resources = self.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
@@ -85,6 +90,7 @@ mod tests {
         let loaded = loaded.unwrap();
         assert_eq!(loaded.network().unwrap(), Network::Of("/ns/a".into()));
         assert_eq!(loaded.rootfs(), dir.path().join("rootfs"));
+        assert_eq!(loaded.program().as_deref(), Some("true"));
         for new in [serde_json::json!([{"type": "network"}]), serde_json::json!([{"type": "network", "path": ""}])] {
             assert_eq!(bundle(&spec(new)).1.unwrap().network().unwrap(), Network::New);
         }

@@ -8,8 +8,8 @@ use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use containerd_shim_protos::types::mount::Mount;
 use supermachine::daemon::RequestBakeRequest;
 use supermachine::{
-    AskedAt, Exported, HostDevices, HostSockets, Machine, Mode, Owner, Recorder, ServedSockets, Vm, VmNote,
-    VolumeError, Volumes, Watchable, Watching,
+    AskedAt, Exported, HostDevices, HostSockets, Level, Machine, Mode, Owner, Recorder, RootDisks, ServedSockets, Vm,
+    VmNote, VolumeError, Volumes, Watchable, Watching,
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex;
@@ -106,6 +106,7 @@ impl MicroVms {
             cgroup: cgroup.as_ref().map(|cgroup| cgroup.0.path().to_owned()),
         };
         launch.trace.end("host prepared", Owner::Shim);
+        let root = disk.root(layers.layers);
         let vm = Vm::start(
             &machine,
             supermachine::Launch {
@@ -113,7 +114,7 @@ impl MicroVms {
                 state_dir: remains.state.clone(),
                 // A container without a host name of its own shows its host's, as under runc.
                 hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-                root: disk.root(layers.layers),
+                root: root.clone(),
                 network: launch.network.clone(),
                 cgroup: remains.cgroup.clone(),
                 id: launch.id.clone(),
@@ -124,13 +125,9 @@ impl MicroVms {
         .await?;
         let started = vm.started();
         info!(mode = ?started.mode, reason = %started.reason, "VM started");
-        if matches!(started.mode, Mode::Cold) && config.bake.enabled {
-            let shape = machine.shape();
-            let request = RequestBakeRequest {
-                memory_bytes: shape.memory_bytes,
-                vcpus: shape.vcpus.into(),
-                ..Default::default()
-            };
+        if config.bake.enabled
+            && let Some(request) = wanted_bake(started.mode, &machine, &root, launch.program.as_ref())
+        {
             tokio::spawn(request_bake(config.paths.daemon_socket.clone(), request));
         }
         let (disk, note) = disk.taken(&self.asked_at(&launch.id))?;
@@ -162,6 +159,28 @@ impl MicroVms {
     fn asked_at(&self, container: &str) -> AskedAt {
         AskedAt { address: self.address.clone(), container: container.to_owned() }
     }
+}
+
+/// The bake that was missing when a VM was started, if one was.
+fn wanted_bake(
+    mode: Mode,
+    machine: &Machine,
+    root: &RootDisks,
+    program: Option<&String>,
+) -> Option<RequestBakeRequest> {
+    let is_missing = match mode {
+        Mode::Cold => true,
+        Mode::Restored(Level::Base) => !root.layers.is_empty(),
+        Mode::Restored(Level::Image) => false,
+    };
+    let shape = machine.shape();
+    is_missing.then(|| RequestBakeRequest {
+        memory_bytes: shape.memory_bytes,
+        vcpus: shape.vcpus.into(),
+        layers: root.layers.iter().map(|path| path.display().to_string()).collect(),
+        programs: program.into_iter().cloned().collect(),
+        ..Default::default()
+    })
 }
 
 /// A container's membership in a VM.

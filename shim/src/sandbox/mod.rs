@@ -84,6 +84,8 @@ pub(crate) struct Launch {
     pub(crate) id: String,
     /// Its root file system.
     pub(crate) root: Root,
+    /// The program that it runs.
+    pub(crate) program: Option<String>,
     /// Whose network the VMM has.
     pub(crate) network: Network,
     /// The cgroup that the VMM is put into.

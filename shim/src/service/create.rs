@@ -69,6 +69,7 @@ impl Service {
             namespace: self.shared.namespace.clone(),
             id: request.id.clone(),
             root: self.locate_root(request, bundle).await?,
+            program: bundle.program(),
             network: bundle.network()?,
             cgroup: HostCgroup::of(&bundle.spec),
             resources: bundle.host_resources(),

@@ -10,12 +10,12 @@ use agent_proto::ResumeResponse;
 use bake::{Bake, Reason};
 use tokio::time::timeout;
 use ttrpc::context::Context;
-use vmm_api::{Boot, FailureKind, Host, MemoryExtent, Reply, Request, Restore};
+use vmm_api::{Boot, FailureKind, Host, MemoryExtent, MemoryFile, Reply, Request, Restore};
 
 use crate::console::last_lines;
 use crate::disks::Places;
 use crate::error::chain;
-use crate::image::{Lookup, lookup};
+use crate::image::{Image, Lookup};
 use crate::kvm::KvmError;
 use crate::launch::{Attachments, Launch, LaunchError, Opened};
 use crate::machine::Machine;
@@ -46,7 +46,24 @@ struct Answered {
     response: ResumeResponse,
 }
 
-/// One VM's start, which may take two attempts.
+/// The same, and how it came to that.
+struct Ran {
+    answered: Answered,
+    mode: Mode,
+    reason: String,
+    bake: Option<Box<Bake>>,
+}
+
+impl Ran {
+    /// `instead` says why it isn't a better bake.
+    fn restored(answered: Answered, bake: Box<Bake>, instead: Option<Reason>) -> Self {
+        let mode = Mode::Restored(bake.manifest.subject.level());
+        let why = instead.map_or_else(String::new, |reason| format!("; {reason}"));
+        Self { answered, mode, reason: format!("bake {}{why}", bake.key), bake: Some(bake) }
+    }
+}
+
+/// One VM's start, which may take several attempts.
 struct Start<'a> {
     machine: &'a Machine,
     launch: &'a Launch,
@@ -61,25 +78,14 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
     let rootfs = places.put(&mut files.root).map_err(|error| StartError::Launch(LaunchError::Disk(error)))?;
     let directory = RunDirectory::create(&launch.state_dir)
         .map_err(|source| StartError::Directory { path: launch.state_dir.clone(), source })?;
-    let found = lookup(machine).await.map_err(StartError::Machine)?;
+    let found = Image::new(launch.root.layers.clone()).lookup(machine).await.map_err(StartError::Machine)?;
     launch.trace.end("bake looked up", Owner::Shim);
     if let Some(namespace) = namespace {
         files.enter(namespace.made().await.map_err(|error| StartError::Launch(LaunchError::Namespace(error)))?);
         launch.trace.end("network namespace made", Owner::Shim);
     }
     let start = Start { machine, launch, files: &files, directory: &directory };
-    let (answered, mode, reason, bake) = match found {
-        Lookup::Hit(bake, level) => match start.attempt(&Source::Bake(&bake)).await {
-            Ok(answered) => (answered, Mode::Restored(level), format!("bake {}", bake.key), Some(bake)),
-            Err(error) if error.blames_the_bake() => {
-                launch.trace.end("bake given up", Owner::Vmm);
-                let reason = machine.store.quarantine(bake.key, chain(&error));
-                start.boot(&reason).await?
-            }
-            Err(error) => return Err(error),
-        },
-        Lookup::Miss(reason) => start.boot(&reason).await?,
-    };
+    let Ran { answered, mode, reason, bake } = start.run(found).await?;
     let started = Started {
         mode,
         reason,
@@ -131,10 +137,34 @@ fn log(launch: &Launch, started: &Started) {
 }
 
 impl Start<'_> {
+    /// Restores from the bake that was found; if that turns out to be no good from the one it lies over; else boots.
+    async fn run(&self, mut found: Lookup) -> Result<Ran, StartError> {
+        loop {
+            let (bake, instead) = match found {
+                Lookup::Hit { bake, instead } => (bake, instead),
+                Lookup::Miss(reason) => return self.boot(&reason).await,
+            };
+            let error = match self.attempt(&Source::Bake(&bake)).await {
+                Ok(answered) => return Ok(Ran::restored(answered, bake, instead)),
+                Err(error) => error,
+            };
+            if !error.blames_the_bake() {
+                return Err(error);
+            }
+            self.launch.trace.end("bake given up", Owner::Vmm);
+            let reason = self.machine.store.quarantine(bake.key, chain(&error));
+            found = match bake.over {
+                Some(bake) => Lookup::Hit { bake, instead: Some(reason) },
+                None => Lookup::Miss(reason),
+            };
+        }
+    }
+
     /// Boots because there is no usable bake.
-    async fn boot(&self, reason: &Reason) -> Result<(Answered, Mode, String, Option<Box<Bake>>), StartError> {
+    async fn boot(&self, reason: &Reason) -> Result<Ran, StartError> {
         let source = Source::Kernel { kernel: open(&self.machine.kernel)?, initrd: open(&self.machine.initrd)? };
-        Ok((self.attempt(&source).await?, Mode::Cold, reason.to_string(), None))
+        let answered = self.attempt(&source).await?;
+        Ok(Ran { answered, mode: Mode::Cold, reason: reason.to_string(), bake: None })
     }
 
     async fn attempt(&self, source: &Source<'_>) -> Result<Answered, StartError> {
@@ -197,8 +227,7 @@ impl Start<'_> {
                 host,
                 shape: self.machine.shape,
                 state: attachments.attach(&bake.state),
-                memory: attachments.attach(&bake.memory),
-                extents: bake.manifest.extents.as_slice().iter().map(memory_extent).collect(),
+                memory: memory_files(bake, &mut attachments),
                 disks: self.files.root.attach(&mut attachments),
             }),
             Source::Kernel { kernel, initrd } => Request::Boot(Boot {
@@ -270,6 +299,15 @@ pub(crate) fn refusal(error: VmmError) -> StartError {
         VmmError::Refused { kind: FailureKind::Kvm, message } => StartError::Kvm(KvmError::Lacking { message }),
         other => StartError::Vmm(other),
     }
+}
+
+/// The memory files of a bake and of what it lies over, lowest first.
+pub(crate) fn memory_files<'a>(bake: &'a Bake, attachments: &mut Attachments<'a>) -> Vec<MemoryFile> {
+    let memory_file = |bake: &'a Bake| MemoryFile {
+        file: attachments.attach(&bake.memory),
+        extents: bake.manifest.extents.as_slice().iter().map(memory_extent).collect(),
+    };
+    bake.stack().into_iter().map(memory_file).collect()
 }
 
 fn memory_extent(extent: &bake::Extent) -> MemoryExtent {

@@ -14,8 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::disks::OpenedDevice;
 use crate::{
-    BakeError, DeviceNumber, DiskError, ErrorKind, ExitReason, ExportError, Exported, MachineError, StartRecord,
-    bake_base, chain,
+    BakeError, Baked, Baker, DeviceNumber, DiskError, ErrorKind, ExitReason, ExportError, Exported, Image,
+    MachineError, StartRecord, chain,
 };
 
 /// A host in a directory.
@@ -55,6 +55,28 @@ impl Host {
     async fn start(&self) -> Result<Vm, StartError> {
         let launch = Launch { state_dir: self.state_dir(), hostname: "guest".to_owned(), ..Launch::default() };
         Vm::start(&self.machine, launch).await
+    }
+
+    /// A layer, which is a moment old.
+    fn layer(&self, content: &str) -> PathBuf {
+        let path = self.directory.path().join("layer");
+        fs::write(&path, content).unwrap();
+        std::thread::sleep(Duration::from_millis(30));
+        path
+    }
+
+    async fn start_image(&self, layer: &Path) -> Started {
+        let root = RootDisks { layers: vec![layer.to_owned()], ..RootDisks::default() };
+        let launch = Launch { state_dir: self.state_dir(), root, ..Launch::default() };
+        let vm = Vm::start(&self.machine, launch).await.unwrap();
+        let started = vm.started().clone();
+        vm.shutdown().await;
+        started
+    }
+
+    async fn bake_image(&self, layer: &Path) -> Baked {
+        let image = Image::new(vec![layer.to_owned()]);
+        Baker::new(&self.machine).image(&image, &["true".to_owned()]).await.unwrap()
     }
 
     async fn fail(&self) -> StartError {
@@ -104,9 +126,9 @@ async fn the_first_start_is_cold_and_the_one_after_the_bake_is_restored() {
     assert_eq!(vm.started().to_string(), "cold: no bake for this machine key yet");
     assert_eq!(vm.started().kernel_release, "guest");
     vm.shutdown().await;
-    let baked = bake_base(&host.machine).await.unwrap();
+    let baked = Baker::new(&host.machine).base().await.unwrap();
     assert!(!baked.already_there);
-    assert!(bake_base(&host.machine).await.unwrap().already_there);
+    assert!(Baker::new(&host.machine).base().await.unwrap().already_there);
     let vm = host.start().await.unwrap();
     assert_eq!(vm.started().to_string(), "restored(base)");
     assert_eq!(vm.started().bake, Some(baked.key));
@@ -271,7 +293,7 @@ async fn what_the_vmm_refuses_takes_no_place() {
 #[tokio::test]
 async fn an_unusable_bake_is_removed_and_the_start_is_cold() {
     let host = Host::new("bad-bake");
-    let key = bake_base(&host.machine).await.unwrap().key;
+    let key = Baker::new(&host.machine).base().await.unwrap().key;
     let vm = host.start().await.unwrap();
     let expected = format!(
         "cold: bake {key} is corrupt: the virtual machine could not be started: state does not decode; removed"
@@ -283,7 +305,7 @@ async fn an_unusable_bake_is_removed_and_the_start_is_cold() {
 #[tokio::test]
 async fn a_bake_whose_guest_dies_or_stays_silent_is_removed_and_the_start_is_cold() {
     let host = Host::new("die-restoring");
-    bake_base(&host.machine).await.unwrap();
+    Baker::new(&host.machine).base().await.unwrap();
     let vm = host.start().await.unwrap();
     let started = vm.started().to_string();
     assert!(started.contains("the guest could not be run any further; removed"), "{started}");
@@ -291,9 +313,51 @@ async fn a_bake_whose_guest_dies_or_stays_silent_is_removed_and_the_start_is_col
 }
 
 #[tokio::test]
+async fn an_image_is_restored_from_its_own_bake_once_there_is_one() {
+    let host = Host::new("");
+    let layer = host.layer("one");
+    let base = Baker::new(&host.machine).base().await.unwrap().key;
+    let started = host.start_image(&layer).await;
+    let unread = format!("the layer {} wasn't read yet since the host booted or the layer was made", layer.display());
+    assert_eq!((started.to_string(), started.reason), ("restored(base)".to_owned(), format!("bake {base}; {unread}")));
+    let baked = host.bake_image(&layer).await;
+    assert!(!baked.already_there && host.bake_image(&layer).await.already_there);
+    let started = host.start_image(&layer).await;
+    assert_eq!((started.to_string(), started.bake), ("restored(image)".to_owned(), Some(baked.key)));
+    assert_eq!(started.reason, format!("bake {}", baked.key));
+    assert_eq!(host.start().await.unwrap().started().to_string(), "restored(base)", "no image, no image's bake");
+    let other = host.layer("other");
+    assert_eq!(host.start_image(&other).await.reason, format!("bake {base}; {unread}"));
+    assert_ne!(host.bake_image(&other).await.key, baked.key);
+}
+
+#[tokio::test]
+async fn an_image_s_bake_makes_its_base_first() {
+    let host = Host::new("");
+    let layer = host.layer("one");
+    host.bake_image(&layer).await;
+    assert_eq!(host.machine.store().list().unwrap().len(), 2);
+    assert_eq!(host.start_image(&layer).await.to_string(), "restored(image)");
+}
+
+#[tokio::test]
+async fn an_unusable_image_s_bake_is_removed_and_the_base_is_restored() {
+    let host = Host::new("bad-image");
+    let layer = host.layer("one");
+    let key = host.bake_image(&layer).await.key;
+    let base = host.machine.key().await.unwrap();
+    let started = host.start_image(&layer).await;
+    let why = "the virtual machine could not be started: state does not decode";
+    assert_eq!(started.to_string(), "restored(base)");
+    assert_eq!(started.reason, format!("bake {base}; bake {key} is corrupt: {why}; removed"));
+    assert_eq!(host.machine.store().list().unwrap().len(), 1);
+    assert_eq!(host.start_image(&layer).await.reason, format!("bake {base}; no bake of this image yet"));
+}
+
+#[tokio::test]
 async fn a_flipped_byte_in_a_bake_means_a_cold_start_that_says_so() {
     let host = Host::new("");
-    let key = bake_base(&host.machine).await.unwrap().key;
+    let key = Baker::new(&host.machine).base().await.unwrap().key;
     let memory = host.only_bake().join("memory");
     fs::set_permissions(&memory, fs::Permissions::from_mode(0o600)).unwrap();
     let mut bytes = fs::read(&memory).unwrap();
@@ -307,7 +371,7 @@ async fn a_flipped_byte_in_a_bake_means_a_cold_start_that_says_so() {
 #[tokio::test]
 async fn a_bake_of_another_machine_key_is_a_miss() {
     let host = Host::new("");
-    let key = bake_base(&host.machine).await.unwrap().key;
+    let key = Baker::new(&host.machine).base().await.unwrap().key;
     host.become_another("other");
     let vm = host.start().await.unwrap();
     assert_eq!(vm.started().to_string(), "cold: no bake for this machine key yet");
@@ -325,7 +389,7 @@ async fn baking_can_be_off() {
     let host = Host::with_config("", "[bake]\nenabled = false");
     let vm = host.start().await.unwrap();
     assert_eq!(vm.started().to_string(), "cold: baking is off (config)");
-    assert!(matches!(bake_base(&host.machine).await, Err(BakeError::Off)));
+    assert!(matches!(Baker::new(&host.machine).base().await, Err(BakeError::Off)));
 }
 
 #[tokio::test]

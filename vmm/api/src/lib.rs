@@ -134,12 +134,19 @@ pub struct Restore {
     pub shape: Shape,
     /// The bake's `state` file (read-only).
     pub state: Fd,
-    /// The bake's `memory` file (read-only), mapped privately.
-    pub memory: Fd,
-    /// Where the pages of `memory` belong.
-    pub extents: Vec<MemoryExtent>,
+    /// The bake's `memory` file, after those of the bakes that it lies over, lowest first.
+    pub memory: Vec<MemoryFile>,
     /// Disks.
     pub disks: Disks,
+}
+
+/// A bake's `memory` file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryFile {
+    /// The file (read-only), mapped privately.
+    pub file: Fd,
+    /// Where its pages belong.
+    pub extents: Vec<MemoryExtent>,
 }
 
 /// A run of guest pages (4096 bytes each) and its place in a memory file.
@@ -212,11 +219,22 @@ pub enum Request {
     Capture {
         /// Receives the state, empty on entry, writable.
         state: Fd,
-        /// Receives the packed non-zero pages, empty on entry, writable.
+        /// Receives the packed pages, empty on entry, writable.
         memory: Fd,
+        /// Which those are.
+        pages: Pages,
     },
     /// Destroy the VM and exit.
     Shutdown,
+}
+
+/// The pages of a guest's memory that a capture writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pages {
+    /// All that aren't zero: a bake that stands alone.
+    All,
+    /// Those that aren't as they were before the VM's first instruction: a bake over what it was restored from.
+    Changed,
 }
 
 /// What a captured guest depends on and only the VMM can tell. Part of the machine key.

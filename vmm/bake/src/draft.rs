@@ -11,10 +11,11 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::extents::{Extent, Extents, ExtentsError};
 use crate::identity::FileIdentity;
-use crate::key::{Key, MachineFacts};
+use crate::key::Key;
 use crate::ledger::Checked;
-use crate::manifest::{Level, Manifest, ManifestError, Part};
+use crate::manifest::{Manifest, ManifestError, Part};
 use crate::store::{MANIFEST, MEMORY, STATE, Store, StoreError, remove_tree, unique};
+use crate::subject::Subject;
 
 /// What the names of unfinished bakes begin with.
 const PREFIX: &str = ".draft";
@@ -110,18 +111,20 @@ impl Draft {
         self.path.file_name().unwrap_or_default().to_string_lossy().trim_start_matches('.').to_owned()
     }
 
-    /// Completes the bake under the facts' key: digests, manifest, permissions, everything on the disk, then the name.
+    /// Completes the bake under the subject's key: digests, manifest, permissions, everything on the disk, then the name.
+    /// If it lies `over` another bake, that one's memory file has this digest.
     pub fn publish(
         mut self,
-        facts: MachineFacts,
-        level: Level,
+        subject: Subject,
+        over: Option<Digest>,
         extents: Vec<Extent>,
     ) -> Result<Published, PublishError> {
-        let key = facts.key();
+        let key = subject.key();
         let state = self.part(&self.state, STATE)?;
         let memory = self.part(&self.memory, MEMORY)?;
-        let extents = Extents::check(extents, facts.memory_bytes, memory.bytes).map_err(PublishError::Extents)?;
-        let manifest = Manifest { facts, level, state, memory, extents };
+        let memory_bytes = subject.facts.memory_bytes;
+        let extents = Extents::check(extents, memory_bytes, memory.bytes).map_err(PublishError::Extents)?;
+        let manifest = Manifest { subject, over, state, memory, extents };
         let bytes = manifest.encode().map_err(PublishError::Manifest)?;
         self.write_manifest(&bytes).map_err(|source| self.failed("write the files of", source))?;
         let target = self.store.directory().join(key.to_string());

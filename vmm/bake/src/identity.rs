@@ -27,6 +27,11 @@ impl FileIdentity {
         self.size
     }
 
+    /// Tells the file from every other one that is there at the time.
+    pub(crate) fn name(&self) -> String {
+        format!("{:x}-{:x}", self.device, self.inode)
+    }
+
     /// Whether the last change is long enough ago for the times to tell a later one apart.
     pub fn is_settled(&self) -> bool {
         let Ok(seconds) = u64::try_from(self.changed.0) else { return false };

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::extents::{Extent, Extents, ExtentsError};
-use crate::key::MachineFacts;
+use crate::subject::Subject;
 
 /// Version of the format of manifest, state and memory together. It is part of the machine key; a bake of another
 /// version is never found, let alone converted.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// First bytes of every manifest.
 const MAGIC: [u8; 8] = *b"SMBAKE\0\0";
 const HEADER_BYTES: usize = 16;
@@ -30,12 +30,16 @@ pub(crate) const MAX_MANIFEST_BYTES: usize = 1 << 20;
 pub enum Level {
     /// A booted kernel and a waiting agent; good for every container.
     Base,
+    /// The same with the layers of an image mounted and what its programs begin with read; good for every container of
+    /// the image.
+    Image,
 }
 
 impl std::fmt::Display for Level {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Base => f.write_str("base"),
+            Self::Image => f.write_str("image"),
         }
     }
 }
@@ -52,10 +56,11 @@ pub struct Part {
 /// What a bake is. Extents have been checked against memory and file size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// What the bake depends on.
-    pub facts: MachineFacts,
-    /// Its level.
-    pub level: Level,
+    /// What the bake is of.
+    pub subject: Subject,
+    /// Digest of the memory file of the bake that this one lies over, if it lies over one: pages that its own memory file
+    /// doesn't have are that one's.
+    pub over: Option<Digest>,
     /// The `state` file.
     pub state: Part,
     /// The `memory` file.
@@ -67,8 +72,8 @@ pub struct Manifest {
 /// The body as it is stored: nothing is checked.
 #[derive(Serialize, Deserialize)]
 struct Body {
-    facts: MachineFacts,
-    level: Level,
+    subject: Subject,
+    over: Option<Digest>,
     state: Part,
     memory: Part,
     extents: Vec<Extent>,
@@ -104,6 +109,12 @@ pub enum ManifestError {
         /// How many.
         bytes: usize,
     },
+    /// It lies over another bake and shouldn't, or the other way round.
+    #[error("the manifest is of level {level} and says the wrong thing about what it lies over")]
+    Over {
+        /// Its level.
+        level: Level,
+    },
     /// Its extents don't fit memory or file.
     #[error("the manifest's memory extents are unusable")]
     Extents(#[source] ExtentsError),
@@ -116,8 +127,8 @@ impl Manifest {
     /// The manifest's bytes.
     pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
         let body = postcard::to_stdvec(&Body {
-            facts: self.facts.clone(),
-            level: self.level,
+            subject: self.subject.clone(),
+            over: self.over,
             state: self.state,
             memory: self.memory,
             extents: self.extents.as_slice().to_vec(),
@@ -168,9 +179,13 @@ impl TryFrom<Body> for Manifest {
     type Error = ManifestError;
 
     fn try_from(body: Body) -> Result<Self, ManifestError> {
-        let extents =
-            Extents::check(body.extents, body.facts.memory_bytes, body.memory.bytes).map_err(ManifestError::Extents)?;
-        Ok(Self { facts: body.facts, level: body.level, state: body.state, memory: body.memory, extents })
+        let Body { subject, over, state, memory, extents } = body;
+        if over.is_some() != subject.parent().is_some() {
+            return Err(ManifestError::Over { level: subject.level() });
+        }
+        let memory_bytes = subject.facts.memory_bytes;
+        let extents = Extents::check(extents, memory_bytes, memory.bytes).map_err(ManifestError::Extents)?;
+        Ok(Self { subject, over, state, memory, extents })
     }
 }
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use crate::key::Key;
+use crate::manifest::Level;
 
 /// Why there is no usable bake. Its text is what users see.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +12,15 @@ pub enum Reason {
     /// None was made yet.
     #[error("no bake for this machine key yet")]
     Absent,
+    /// There is none of the image; there may be one of the machine.
+    #[error("no bake of this image yet")]
+    NoImage,
+    /// Which bake it would be isn't known.
+    #[error("the layer {} wasn't read yet since the host booted or the layer was made", layer.display())]
+    Undigested {
+        /// A layer of the image.
+        layer: PathBuf,
+    },
     /// It is damaged or foreign, and was removed.
     #[error("bake {key} is corrupt: {}; removed", chain(damage))]
     Corrupt {
@@ -45,6 +55,14 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Why there is no bake of a level, if there just is none.
+    pub(crate) fn absent(level: Level) -> Self {
+        match level {
+            Level::Base => Self::Absent,
+            Level::Image => Self::NoImage,
+        }
+    }
+
     /// What is wrong, without what was done about it.
     pub fn fault(&self) -> String {
         match self {
@@ -88,6 +106,9 @@ pub enum Damage {
         /// What differs.
         difference: String,
     },
+    /// What it lies over is gone.
+    #[error("the base bake that it differs from was made anew")]
+    Orphaned,
     /// The VMM found its state unusable, or the guest didn't survive being restored.
     #[error("{message}")]
     Unusable {

@@ -15,10 +15,11 @@ use rustix::io::Errno;
 use crate::digest::Digest;
 use crate::draft::{self, Draft};
 use crate::identity::FileIdentity;
-use crate::key::{Key, MachineFacts};
+use crate::key::Key;
 use crate::ledger::{Checked, Ledger};
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, Part};
 use crate::reason::{Damage, Reason};
+use crate::subject::Subject;
 use crate::trust::distrust;
 
 pub(crate) const MANIFEST: &str = "manifest";
@@ -45,19 +46,30 @@ pub struct Bake {
     pub state: File,
     /// The open `memory` file.
     pub memory: File,
+    /// The bake that it lies over, if it lies over one.
+    pub over: Option<Box<Bake>>,
     pin: Pin,
 }
 
-/// Keeps a bake in the store: a shared lock on its manifest.
+/// Keeps a bake in the store, and the one it lies over: shared locks on their manifests.
 #[derive(Debug)]
 pub struct Pin {
     _lock: File,
+    _over: Option<Box<Pin>>,
 }
 
 impl Bake {
     /// Closes the bake's files and keeps it in the store.
     pub fn into_pin(self) -> Pin {
-        self.pin
+        let over = self.over.map(|over| Box::new(over.into_pin()));
+        Pin { _over: over, ..self.pin }
+    }
+
+    /// It and what it lies over, lowest first: of a page that several have, the last one's counts.
+    pub fn stack(&self) -> Vec<&Self> {
+        let mut stack = self.over.as_ref().map_or_else(Vec::new, |over| over.stack());
+        stack.push(self);
+        stack
     }
 }
 
@@ -67,6 +79,7 @@ pub struct Candidate {
     bake: Bake,
     files: [Checked; 2],
     is_verified: bool,
+    over: Option<Box<Candidate>>,
     ledger: Ledger,
 }
 
@@ -119,21 +132,21 @@ impl Store {
         &self.ledger
     }
 
-    /// Finds the bake for a machine and checks it, reading through its files unless that was done before. A damaged bake is removed.
-    pub fn lookup(&self, facts: &MachineFacts) -> Lookup {
-        match self.open(facts).and_then(Candidate::verify) {
+    /// Finds a bake and checks it, reading through its files unless that was done before. A damaged bake is removed.
+    pub fn lookup(&self, subject: &Subject) -> Lookup {
+        match self.open(subject).and_then(Candidate::verify) {
             Ok(bake) => Lookup::Hit(Box::new(bake)),
             Err(reason) => Lookup::Miss(self.dispose(reason)),
         }
     }
 
-    /// Opens and locks a bake and checks its manifest. Reads no large file. The caller hands a failure to
-    /// [`Self::dispose`].
-    pub fn open(&self, facts: &MachineFacts) -> Result<Candidate, Reason> {
-        let key = &facts.key();
+    /// Opens and locks a bake, and the one it lies over, and checks their manifests. Reads no large file. The caller hands
+    /// a failure to [`Self::dispose`].
+    pub fn open(&self, subject: &Subject) -> Result<Candidate, Reason> {
+        let key = &subject.key();
         let path = self.directory.join(key.to_string());
         let directory = open_trusted(key, CWD, &path, &path, OFlags::DIRECTORY)?;
-        let directory = directory.ok_or(Reason::Absent)?;
+        let directory = directory.ok_or(Reason::absent(subject.level()))?;
         let file = |name: &'static str| -> Result<(File, FileIdentity), Reason> {
             let full = path.join(name);
             let file = open_trusted(key, &directory, Path::new(name), &full, OFlags::empty())?
@@ -145,7 +158,14 @@ impl Store {
         // Waits for whoever looks whether the bake is in use, or removes it, which is noticed when it is read.
         flock(&lock, FlockOperation::LockShared)
             .map_err(|error| unreadable(key, &path.join(MANIFEST), error.into()))?;
-        let manifest = read_manifest(facts, key, &path.join(MANIFEST), &lock)?;
+        if is_gone(&lock).map_err(|error| unreadable(key, &path.join(MANIFEST), error))? {
+            return Err(Reason::absent(subject.level()));
+        }
+        let manifest = read_manifest(subject, key, &path.join(MANIFEST), &lock)?;
+        let over = subject.parent().map(|parent| self.open(&parent).map(Box::new)).transpose()?;
+        if manifest.over != over.as_ref().map(|over| over.bake.manifest.memory.digest) {
+            return Err(Reason::Corrupt { key: *key, damage: Damage::Orphaned });
+        }
         let (state, state_identity) = file(STATE)?;
         let (memory, memory_identity) = file(MEMORY)?;
         let files = [
@@ -155,8 +175,9 @@ impl Store {
         check_size(key, STATE, &files[0])?;
         check_size(key, MEMORY, &files[1])?;
         let is_verified = self.ledger.vouches(key, &files);
-        let bake = Bake { key: *key, manifest, state, memory, pin: Pin { _lock: lock } };
-        Ok(Candidate { bake, files, is_verified, ledger: self.ledger.clone() })
+        let pin = Pin { _lock: lock, _over: None };
+        let bake = Bake { key: *key, manifest, state, memory, over: None, pin };
+        Ok(Candidate { bake, files, is_verified, over, ledger: self.ledger.clone() })
     }
 
     /// Reads the manifest of any bake, for this machine or not. Locks and removes nothing.
@@ -166,9 +187,13 @@ impl Store {
         let path = path.join(MANIFEST);
         let file = open_trusted(key, &directory, Path::new(MANIFEST), &path, OFlags::empty())?;
         let missing = Reason::Corrupt { key: *key, damage: Damage::Missing { file: MANIFEST } };
-        let manifest = decode_manifest(key, &path, &file.ok_or(missing)?)?;
-        if manifest.facts.key() != *key {
-            let difference = "its key belongs to other facts".to_owned();
+        let file = file.ok_or(missing)?;
+        if is_gone(&file).map_err(|error| unreadable(key, &path, error))? {
+            return Err(Reason::Absent);
+        }
+        let manifest = decode_manifest(key, &path, &file)?;
+        if manifest.subject.key() != *key {
+            let difference = "its key belongs to something else".to_owned();
             return Err(Reason::Corrupt { key: *key, damage: Damage::Foreign { difference } });
         }
         Ok(manifest)
@@ -264,14 +289,17 @@ impl Store {
 }
 
 impl Candidate {
-    /// Whether the bake's files have been checked since the host booted and are unchanged.
+    /// Whether the bake's files, and those of the one it lies over, have been checked since the host booted and are
+    /// unchanged.
     pub fn is_verified(&self) -> bool {
-        self.is_verified
+        self.is_verified && self.over.as_ref().is_none_or(|over| over.is_verified())
     }
 
     /// Checks the digests of the bake's files if that hasn't been done, which reads all of them.
     pub fn verify(self) -> Result<Bake, Reason> {
-        let Self { bake, files, is_verified, ledger } = self;
+        let Self { bake, files, is_verified, over, ledger } = self;
+        let over = over.map(|over| over.verify().map(Box::new)).transpose()?;
+        let bake = Bake { over, ..bake };
         if is_verified {
             return Ok(bake);
         }
@@ -314,9 +342,9 @@ fn open_trusted(
     }
 }
 
-fn read_manifest(facts: &MachineFacts, key: &Key, path: &Path, file: &File) -> Result<Manifest, Reason> {
+fn read_manifest(subject: &Subject, key: &Key, path: &Path, file: &File) -> Result<Manifest, Reason> {
     let manifest = decode_manifest(key, path, file)?;
-    match facts.difference(&manifest.facts) {
+    match subject.difference(&manifest.subject) {
         Some(difference) => Err(Reason::Corrupt { key: *key, damage: Damage::Foreign { difference } }),
         None => Ok(manifest),
     }
@@ -324,9 +352,6 @@ fn read_manifest(facts: &MachineFacts, key: &Key, path: &Path, file: &File) -> R
 
 fn decode_manifest(key: &Key, path: &Path, file: &File) -> Result<Manifest, Reason> {
     let mut bytes = Vec::new();
-    if is_gone(file).map_err(|error| unreadable(key, path, error))? {
-        return Err(Reason::Absent);
-    }
     let limit = MAX_MANIFEST_BYTES as u64 + 1;
     file.take(limit).read_to_end(&mut bytes).map_err(|error| unreadable(key, path, error))?;
     Manifest::decode(&bytes).map_err(|error| Reason::Corrupt { key: *key, damage: Damage::Manifest(error) })

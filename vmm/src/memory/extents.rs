@@ -66,6 +66,12 @@ impl Extents {
         }
         Ok(Self(extents))
     }
+
+    /// Those that have guest pages from `first` up to but not including `end`.
+    pub fn within(&self, first: u64, end: u64) -> impl Iterator<Item = &MemoryExtent> {
+        let start = self.0.partition_point(|extent| extent.guest_page + extent.pages <= first);
+        self.0.iter().skip(start).take_while(move |extent| extent.guest_page < end)
+    }
 }
 
 /// Whether one region of guest memory holds all the pages.
@@ -129,7 +135,9 @@ mod tests {
             file.set_len(16 * 4096).unwrap();
             let extents = raw.into_iter().map(|(guest, file, pages)| extent(guest, file, pages)).collect();
             if let Ok(extents) = Extents::validate(extents, 16 * 4096, &ram) {
-                crate::memory::overlay(&ram, &file, &extents).unwrap();
+                let mut origin = crate::memory::Origin::default();
+                origin.push(file, extents);
+                origin.map(&ram).unwrap();
             }
         }
     }

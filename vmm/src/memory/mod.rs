@@ -2,9 +2,11 @@
 #![expect(unsafe_code, reason = "mapping files over guest memory has no safe interface")]
 
 mod extents;
+mod origin;
 mod pages;
 
 pub use extents::{ExtentError, Extents, MAX_EXTENTS};
+pub use origin::{MAX_FILES, Origin};
 pub use pages::{CaptureError, PageMap};
 
 use std::fs::File;
@@ -68,7 +70,7 @@ pub fn reserve(ranges: &[(GuestAddress, usize)]) -> Result<GuestRam, MemoryError
 }
 
 /// Puts the file's pages in place, privately: guest writes never reach the file. Pages outside the extents stay zero.
-pub fn overlay(ram: &GuestRam, file: &File, extents: &Extents) -> Result<(), MemoryError> {
+fn overlay(ram: &GuestRam, file: &File, extents: &Extents) -> Result<(), MemoryError> {
     for extent in extents {
         let failed = |source| MemoryError::Map { guest_page: extent.guest_page, pages: extent.pages, source };
         let outside = || failed(std::io::Error::from_raw_os_error(libc::ENXIO));

@@ -6,11 +6,11 @@ use std::io::Write;
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryRegion};
 use vmm_api::MemoryExtent;
 
-use super::{GuestRam, PAGE_BYTES};
+use super::{GuestRam, Origin, PAGE_BYTES};
 
 /// How much is read from the guest and written to the file at once, in pages.
 const CHUNK_PAGES: u64 = 256;
-/// Zero pages between two runs that are written rather than split: one mapping at restore costs more than they do.
+/// Unchanged pages between two runs that are written rather than split: one mapping at restore costs more than they do.
 const SMALLEST_GAP: u64 = 16;
 /// Runs to aim for: a mapping each, about a microsecond at every restore.
 const TARGET_RUNS: usize = 256;
@@ -21,12 +21,15 @@ pub enum CaptureError {
     /// Guest memory could not be read.
     #[error("cannot read guest memory")]
     Read(#[source] vm_memory::GuestMemoryError),
+    /// What it was before could not be read.
+    #[error("cannot read the memory file of the bake that the guest was restored from")]
+    Origin(#[source] std::io::Error),
     /// The file could not be written.
     #[error("cannot write the bake's memory file; is the disk full?")]
     Write(#[source] std::io::Error),
 }
 
-/// Which pages of a stopped guest hold anything but zeros.
+/// Which pages of a stopped guest aren't what they were before its first instruction.
 #[derive(Debug)]
 pub struct PageMap {
     runs: Vec<Run>,
@@ -39,20 +42,28 @@ struct Run {
 }
 
 impl PageMap {
-    /// Reads all of guest memory.
-    pub fn scan(ram: &GuestRam) -> Result<Self, CaptureError> {
+    /// Reads all of guest memory, which was as `origin` has it.
+    pub fn scan(ram: &GuestRam, origin: &Origin) -> Result<Self, CaptureError> {
         let mut regions = Vec::new();
-        let mut chunk = vec![0; bytes(CHUNK_PAGES)];
+        let (mut chunk, mut before) = (vec![0; bytes(CHUNK_PAGES)], vec![0; bytes(CHUNK_PAGES)]);
         for region in ram.iter() {
-            let mut used = Vec::new();
+            let mut changed = Vec::new();
             let pages = region.len() / PAGE_BYTES;
             let first = region.start_addr().raw_value() / PAGE_BYTES;
             for start in (0..pages).step_by(CHUNK_PAGES as usize) {
                 let part = &mut chunk[..bytes(CHUNK_PAGES.min(pages - start))];
                 ram.read_slice(part, GuestAddress((first + start) * PAGE_BYTES)).map_err(CaptureError::Read)?;
-                used.extend(part.chunks_exact(bytes(1)).map(holds_something));
+                if origin.is_empty() {
+                    changed.extend(part.chunks_exact(bytes(1)).map(holds_something));
+                    continue;
+                }
+                let before = &mut before[..part.len()];
+                origin.read(first + start, before).map_err(CaptureError::Origin)?;
+                changed.extend(
+                    part.chunks_exact(bytes(1)).zip(before.chunks_exact(bytes(1))).map(|(now, then)| now != then),
+                );
             }
-            regions.push(runs_of(&used, first).collect());
+            regions.push(runs_of(&changed, first).collect());
         }
         Ok(Self { runs: merge(regions) })
     }
@@ -85,10 +96,10 @@ fn holds_something(page: &[u8]) -> bool {
     words.iter().any(|word| u128::from_ne_bytes(*word) != 0) || rest.iter().any(|byte| *byte != 0)
 }
 
-/// Runs of used pages in one region.
-fn runs_of(used: &[bool], first_page: u64) -> impl Iterator<Item = Run> {
+/// Runs of changed pages in one region.
+fn runs_of(changed: &[bool], first_page: u64) -> impl Iterator<Item = Run> {
     let mut start = first_page;
-    used.chunk_by(|a, b| a == b).filter_map(move |chunk| {
+    changed.chunk_by(|a, b| a == b).filter_map(move |chunk| {
         let run = Run { guest_page: start, pages: chunk.len() as u64 };
         start += run.pages;
         chunk[0].then_some(run)
@@ -127,7 +138,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::memory::{Extents, MAX_EXTENTS, overlay, reserve};
+    use crate::memory::{Extents, MAX_EXTENTS, Origin, reserve};
 
     const PAGES: u64 = 8192;
 
@@ -143,17 +154,47 @@ mod tests {
             ram.write_obj(page + 1, GuestAddress(page * 4096 + 8)).unwrap();
         }
         let mut file = tempfile::tempfile().unwrap();
-        let extents = PageMap::scan(&ram).unwrap().write(&ram, &mut file).unwrap();
+        let extents = PageMap::scan(&ram, &Origin::default()).unwrap().write(&ram, &mut file).unwrap();
         assert_eq!(extents.len(), 5);
         assert_eq!(file.metadata().unwrap().len(), 6 * 4096);
         let again = super::tests::ram();
-        overlay(&again, &file, &Extents::validate(extents, 6 * 4096, &again).unwrap()).unwrap();
+        let mut origin = Origin::default();
+        origin.push(file.try_clone().unwrap(), Extents::validate(extents, 6 * 4096, &again).unwrap());
+        origin.map(&again).unwrap();
         for page in pages {
             assert_eq!(again.read_obj::<u64>(GuestAddress(page * 4096 + 8)).unwrap(), page + 1);
         }
         let mut first = [0; 16];
         file.read_exact_at(&mut first, 0).unwrap();
         assert_eq!(first, [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn of_a_restored_guest_what_has_changed_is_kept_zeros_among_it() {
+        let ram = ram();
+        for page in [5, 6, 200] {
+            ram.write_obj(page, GuestAddress(page * 4096)).unwrap();
+        }
+        let mut first = tempfile::tempfile().unwrap();
+        let extents = PageMap::scan(&ram, &Origin::default()).unwrap().write(&ram, &mut first).unwrap();
+        let mut origin = Origin::default();
+        let validate = |extents, file: &File| Extents::validate(extents, file.metadata().unwrap().len(), &ram).unwrap();
+        origin.push(first.try_clone().unwrap(), validate(extents, &first));
+        let unchanged = PageMap::scan(&ram, &origin).unwrap().write(&ram, &mut tempfile::tempfile().unwrap()).unwrap();
+        assert_eq!(unchanged, []);
+        ram.write_obj(0u64, GuestAddress(6 * 4096)).unwrap();
+        ram.write_obj(9u64, GuestAddress(1000 * 4096)).unwrap();
+        let mut second = tempfile::tempfile().unwrap();
+        let extents = PageMap::scan(&ram, &origin).unwrap().write(&ram, &mut second).unwrap();
+        assert_eq!(
+            extents.iter().map(|extent| (extent.guest_page, extent.pages)).collect::<Vec<_>>(),
+            [(6, 1), (1000, 1)]
+        );
+        origin.push(second.try_clone().unwrap(), validate(extents, &second));
+        let again = super::tests::ram();
+        origin.map(&again).unwrap();
+        let read = [5, 6, 200, 1000].map(|page| again.read_obj::<u64>(GuestAddress(page * 4096)).unwrap());
+        assert_eq!(read, [5, 0, 200, 9]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use vmm_api::{Reply, Shape, exit_code};
+use vmm_api::{Pages, Reply, Shape, exit_code};
 
 use crate::support::Vmm;
 
@@ -68,7 +68,7 @@ fn a_guest_that_ends_during_a_capture_is_not_captured_dead() {
         let folder = tempfile::tempdir().unwrap();
         let vmm = booted(&folder, "echo up; poweroff -f");
         std::thread::sleep(Duration::from_millis(delay));
-        let Ok(bake) = vmm.try_capture() else { continue };
+        let Ok(bake) = vmm.try_capture(Pages::All) else { continue };
         let mut again = Vmm::spawn(&folder.path().join("again"));
         again.restore(&bake);
         assert_eq!(again.await_exit().code(), Some(exit_code::GUEST_GONE), "captured {delay} ms after the greeting");

@@ -12,7 +12,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use vmm_api::{
-    Boot, ControlError, ControlSocket, Disks, Fd, Host, MemoryExtent, Network, Reply, Request, Restore, Shape, Timeline,
+    Boot, ControlError, ControlSocket, Disks, Fd, Host, MemoryExtent, MemoryFile, Network, Pages, Reply, Request,
+    Restore, Shape, Timeline,
 };
 
 /// How long anything may take in an emulated machine.
@@ -34,12 +35,21 @@ pub(crate) struct Bake {
     memory: File,
     pub(crate) extents: Vec<MemoryExtent>,
     pub(crate) shape: Shape,
+    /// What it lies over.
+    pub(crate) over: Option<Box<Bake>>,
 }
 
 impl Bake {
     /// Size of the memory file in bytes, number of extents, size of the state file in bytes.
     pub(crate) fn sizes(&self) -> (u64, usize, u64) {
         (self.memory.metadata().unwrap().len(), self.extents.len(), self.state.metadata().unwrap().len())
+    }
+
+    /// It and what it lies over, lowest first.
+    fn stack(&self) -> Vec<&Self> {
+        let mut stack = self.over.as_ref().map_or_else(Vec::new, |over| over.stack());
+        stack.push(self);
+        stack
     }
 
     /// The state file.
@@ -149,26 +159,35 @@ impl Vmm {
             host: Host { kvm: Fd(0), console: Fd(1), network: Network::New, serves_files: false },
             shape: bake.shape,
             state: Fd(2),
-            memory: Fd(3),
-            extents: bake.extents.clone(),
+            memory: (3..)
+                .zip(bake.stack())
+                .map(|(place, bake)| MemoryFile { file: Fd(place), extents: bake.extents.clone() })
+                .collect(),
             disks: Disks::default(),
         });
-        self.ask(&request, &[kvm.as_fd(), console.as_fd(), bake.state.as_fd(), bake.memory.as_fd()])
+        let mut fds = vec![kvm.as_fd(), console.as_fd(), bake.state.as_fd()];
+        fds.extend(bake.stack().iter().map(|bake| bake.memory.as_fd()));
+        self.ask(&request, &fds)
     }
 
     /// Captures the VM, which stops it.
     pub(crate) fn capture(&self) -> Bake {
-        self.try_capture().unwrap()
+        self.try_capture(Pages::All).unwrap()
+    }
+
+    /// Captures what has changed since the VM was restored from `bake`, and stops it.
+    pub(crate) fn capture_over(&self, bake: Bake) -> Bake {
+        Bake { over: Some(Box::new(bake)), ..self.try_capture(Pages::Changed).unwrap() }
     }
 
     /// Captures a VM that may end before.
-    pub(crate) fn try_capture(&self) -> Result<Bake, String> {
+    pub(crate) fn try_capture(&self, pages: Pages) -> Result<Bake, String> {
         let (state, memory) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        let request = Request::Capture { state: Fd(0), memory: Fd(1) };
+        let request = Request::Capture { state: Fd(0), memory: Fd(1), pages };
         match self.try_ask(&request, &[state.as_fd(), memory.as_fd()]) {
             Ok(Reply::Captured { extents, state_bytes }) => {
                 assert_eq!(state.metadata().unwrap().len(), state_bytes);
-                Ok(Bake { state, memory, extents, shape: self.shape })
+                Ok(Bake { state, memory, extents, shape: self.shape, over: None })
             }
             other => Err(format!("the VM was not captured: {other:?}")),
         }

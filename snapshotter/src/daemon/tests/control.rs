@@ -60,7 +60,10 @@ async fn bakes_that_are_switched_off_are_not_queued() {
     let client = client(&running).await;
     let answer = client.request_bake(context::Context::default(), &RequestBakeRequest::default()).await.unwrap();
     assert_eq!(answer.state.enum_value(), Ok(State::DISABLED));
-    let odd = RequestBakeRequest { vcpus: 65, ..Default::default() };
-    assert!(client.request_bake(context::Context::default(), &odd).await.is_err());
+    let (vcpus, layers) = (65, vec!["layer".to_owned()]);
+    for odd in [RequestBakeRequest { vcpus, ..Default::default() }, RequestBakeRequest { layers, ..Default::default() }]
+    {
+        assert!(client.request_bake(context::Context::default(), &odd).await.is_err());
+    }
     running.end().await;
 }

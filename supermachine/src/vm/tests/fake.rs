@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use agent_proto::export_upper_response::State;
 use agent_proto::{
-    Agent, Empty, ExportUpperRequest, ExportUpperResponse, ReleaseUpperRequest, ResumeRequest, ResumeResponse,
-    create_agent,
+    Agent, Empty, ExportUpperRequest, ExportUpperResponse, PrepareImageRequest, ReleaseUpperRequest, ResumeRequest,
+    ResumeResponse, create_agent,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -86,12 +86,16 @@ impl Fake {
             Request::Describe { .. } if self.does("no-kvm") => self.fail(FailureKind::Kvm, "KVM_CAP_IRQFD is missing"),
             Request::Describe { .. } => self.reply(&Reply::Described(facts())),
             Request::Restore(_) if self.does("bad-bake") => self.fail(FailureKind::BadBake, "state does not decode"),
+            Request::Restore(restore) if self.does("bad-image") && restore.memory.len() > 1 => {
+                self.fail(FailureKind::BadBake, "state does not decode");
+            }
             Request::Restore(_) if self.does("die-restoring") => exit(exit_code::GUEST_CRASHED),
             Request::Restore(restore) => {
-                let mut memory = File::from(fds.take(restore.memory).unwrap());
-                let mut bytes = Vec::new();
-                memory.read_to_end(&mut bytes).unwrap();
-                assert_eq!(bytes, [9; 4096]);
+                for memory in &restore.memory {
+                    let mut bytes = Vec::new();
+                    File::from(fds.take(memory.file).unwrap()).read_to_end(&mut bytes).unwrap();
+                    assert_eq!(bytes, [9; 4096]);
+                }
                 self.run(restore.host.console, &mut fds);
             }
             Request::Boot(_) if self.does("bad-kernel") => self.fail(FailureKind::BadKernel, "not an ELF file"),
@@ -102,7 +106,7 @@ impl Fake {
             }
             Request::AttachNetwork { .. } => self.reply(&Reply::Attached),
             Request::DetachNetwork { .. } => self.reply(&Reply::Detached),
-            Request::Capture { state, memory } => {
+            Request::Capture { state, memory, .. } => {
                 File::from(fds.take(state).unwrap()).write_all(b"state").unwrap();
                 File::from(fds.take(memory).unwrap()).write_all(&[9; 4096]).unwrap();
                 let extents = vec![MemoryExtent { guest_page: 256, file_page: 0, pages: 1 }];
@@ -214,6 +218,11 @@ impl Agent for FakeAgent {
             8192 => Err(ttrpc::Error::RpcStatus(ttrpc::get_status(ttrpc::Code::FAILED_PRECONDITION, "in use"))),
             _ => Ok(Empty::new()),
         }
+    }
+
+    async fn prepare_image(&self, _: &TtrpcContext, request: PrepareImageRequest) -> ttrpc::Result<Empty> {
+        assert_eq!(request.layers.len(), 1);
+        Ok(Empty::new())
     }
 
     async fn prepare_capture(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {

@@ -5,8 +5,8 @@ fn manifest() -> Manifest {
     let extents =
         vec![Extent { guest_page: 1, file_page: 0, pages: 2 }, Extent { guest_page: 300, file_page: 2, pages: 1 }];
     Manifest {
-        facts: facts(),
-        level: Level::Base,
+        subject: Subject::image(facts(), vec![Digest([8; 32]), Digest([9; 32])]),
+        over: Some(Digest([7; 32])),
         state: Part { bytes: 700, digest: Digest([5; 32]) },
         memory: Part { bytes: 3 * 4096, digest: Digest([6; 32]) },
         extents: Extents::check(extents, 256 << 20, 3 * 4096).unwrap(),
@@ -17,15 +17,15 @@ fn manifest() -> Manifest {
 /// something else: raise [`FORMAT_VERSION`] in the same change and write the new digests here. Never change one
 /// without the other.
 const GOLDEN: (u32, &str, &str) = (
-    1,
-    "c7d70497eed0303135b06a0290741fd3d794ee671892971bf66035450666a6e0",
-    "ff2ab39994e5e69b9b19a71d821b9f649238d344246f7188a324b1a44c0b4a4b",
+    2,
+    "331be427a05d869004245af92bd36f4662e9245963e8e787c8aea4f524660e92",
+    "bff9ddfdcd23de353cd4678dbe5433cbdf856b98c1574e909f9a19bec0792de5",
 );
 
 #[test]
 fn tripwire_the_bytes_of_a_manifest_change_only_with_the_format_version() {
     let bytes = manifest().encode().unwrap();
-    let now = (FORMAT_VERSION, Digest::of(&bytes).to_string(), facts().key().to_string());
+    let now = (FORMAT_VERSION, Digest::of(&bytes).to_string(), manifest().subject.key().to_string());
     assert_eq!((now.0, now.1.as_str(), now.2.as_str()), GOLDEN, "see the comment at GOLDEN");
 }
 
@@ -34,7 +34,7 @@ fn a_manifest_reads_back() {
     let bytes = manifest().encode().unwrap();
     assert_eq!(
         &bytes[..16],
-        [b"SMBAKE\0\0".as_slice(), &1u32.to_le_bytes(), &((bytes.len() - 48) as u32).to_le_bytes()].concat()
+        [b"SMBAKE\0\0".as_slice(), &2u32.to_le_bytes(), &((bytes.len() - 48) as u32).to_le_bytes()].concat()
     );
     assert_eq!(Manifest::decode(&bytes).unwrap(), manifest());
 }
@@ -73,13 +73,17 @@ fn seal(version: u32, body: &[u8]) -> Vec<u8> {
 fn faults_behind_a_right_digest_are_told_apart() {
     let bytes = manifest().encode().unwrap();
     let body = &bytes[16..bytes.len() - 32];
-    assert!(matches!(Manifest::decode(&seal(2, body)), Err(ManifestError::Version { found: 2 })));
-    assert!(matches!(Manifest::decode(&seal(1, &body[..40])), Err(ManifestError::Body(_))));
+    assert!(matches!(Manifest::decode(&seal(1, body)), Err(ManifestError::Version { found: 1 })));
+    assert!(matches!(Manifest::decode(&seal(2, &body[..40])), Err(ManifestError::Body(_))));
     let stray = [body, &[0, 0]].concat();
-    assert!(matches!(Manifest::decode(&seal(1, &stray)), Err(ManifestError::Trailing { bytes: 2 })));
+    assert!(matches!(Manifest::decode(&seal(2, &stray)), Err(ManifestError::Trailing { bytes: 2 })));
     let mut foreign = manifest();
     foreign.memory.bytes += 4096;
     assert!(matches!(Manifest::decode(&foreign.encode().unwrap()), Err(ManifestError::Extents(_))));
+    let alone = Manifest { over: None, ..manifest() };
+    assert!(matches!(Manifest::decode(&alone.encode().unwrap()), Err(ManifestError::Over { level: Level::Image })));
+    let base = Manifest { subject: Subject::base(facts()), ..manifest() };
+    assert!(matches!(Manifest::decode(&base.encode().unwrap()), Err(ManifestError::Over { level: Level::Base })));
     assert!(matches!(Manifest::decode(b"#!/bin/sh\nexit 0\n"), Err(ManifestError::NotAManifest)));
     let mut flipped = bytes;
     flipped[20] ^= 1;

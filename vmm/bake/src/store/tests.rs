@@ -7,8 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::extents::Extent;
+use crate::key::MachineFacts;
 use crate::key::tests::facts;
-use crate::manifest::Level;
 use crate::{ExtentsError, PublishError, Published};
 
 struct Fixture {
@@ -22,13 +22,25 @@ fn fixture() -> Fixture {
     Fixture { _dir: dir, store }
 }
 
+fn base() -> Subject {
+    Subject::base(facts())
+}
+
+fn image() -> Subject {
+    Subject::image(facts(), vec![Digest([1; 32])])
+}
+
 fn publish_for(store: &Store, facts: MachineFacts) -> Published {
+    publish_over(store, Subject::base(facts), None)
+}
+
+fn publish_over(store: &Store, subject: Subject, over: Option<Digest>) -> Published {
     let mut draft = store.draft().unwrap();
     draft.state.write_all(b"registers").unwrap();
     draft.memory.write_all(&[7; 2 * 4096]).unwrap();
     // Times must be old enough to be trusted; a real capture takes longer than this.
     sleep(Duration::from_millis(30));
-    draft.publish(facts, Level::Base, vec![Extent { guest_page: 3, file_page: 0, pages: 2 }]).unwrap()
+    draft.publish(subject, over, vec![Extent { guest_page: 3, file_page: 0, pages: 2 }]).unwrap()
 }
 
 fn publish(store: &Store) -> Key {
@@ -39,7 +51,7 @@ fn publish(store: &Store) -> Key {
 }
 
 fn miss(store: &Store) -> String {
-    match store.lookup(&facts()) {
+    match store.lookup(&base()) {
         Lookup::Hit(_) => panic!("a hit"),
         Lookup::Miss(reason) => reason.to_string(),
     }
@@ -64,12 +76,12 @@ fn a_published_bake_is_found_and_verified_once() {
     let Fixture { _dir, store } = fixture();
     assert_eq!(miss(&store), "no bake for this machine key yet");
     let key = publish(&store);
-    let Lookup::Hit(bake) = store.lookup(&facts()) else { panic!("a miss") };
+    let Lookup::Hit(bake) = store.lookup(&base()) else { panic!("a miss") };
     assert_eq!(bake.manifest.state.bytes, 9);
-    assert_eq!(bake.manifest.facts, facts());
+    assert_eq!(bake.manifest.subject, base());
     sleep(Duration::from_millis(30));
-    drop(store.lookup(&facts()));
-    assert!(store.open(&facts()).unwrap().is_verified());
+    drop(store.lookup(&base()));
+    assert!(store.open(&base()).unwrap().is_verified());
     for name in [MANIFEST, STATE, MEMORY] {
         let mode = fs::metadata(store.directory().join(key.to_string()).join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o400, "{name}");
@@ -83,11 +95,11 @@ fn any_manifest_can_be_read_and_stays() {
     let key = publish(&store);
     let entry = &store.list().unwrap()[0];
     assert!(entry.made_at.is_some() && !entry.in_use && entry.disk_bytes > 0);
-    assert_eq!(store.manifest(&key).unwrap().facts, facts());
+    assert_eq!(store.manifest(&key).unwrap().subject, base());
     let other = MachineFacts { vcpus: 2, ..facts() }.key();
     fs::rename(store.directory().join(key.to_string()), store.directory().join(other.to_string())).unwrap();
     let fault = store.manifest(&other).unwrap_err().fault();
-    assert_eq!(fault, "it was made for another machine (its key belongs to other facts)");
+    assert_eq!(fault, "it was made for another machine (its key belongs to something else)");
     flip(&store, &other, MANIFEST, 40);
     let fault = store.manifest(&other).unwrap_err().fault();
     assert_eq!(fault, "the manifest's digest does not match its contents");
@@ -104,7 +116,7 @@ fn a_changed_byte_in_any_file_is_noticed_and_the_bake_removed() {
         let Fixture { _dir, store } = fixture();
         let key = publish(&store);
         sleep(Duration::from_millis(30));
-        assert!(matches!(store.lookup(&facts()), Lookup::Hit(_)));
+        assert!(matches!(store.lookup(&base()), Lookup::Hit(_)));
         flip(&store, &key, file, if file == MANIFEST { 40 } else { 5 });
         assert_eq!(miss(&store), format!("bake {key} is corrupt: {why}; removed"));
         assert_eq!(names(&store), Vec::<String>::new());
@@ -153,7 +165,7 @@ fn files_that_others_can_write_are_refused_with_the_remedy_and_kept() {
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
     assert!(miss(&store).contains("can be written by others"));
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
-    assert!(matches!(store.lookup(&facts()), Lookup::Hit(_)));
+    assert!(matches!(store.lookup(&base()), Lookup::Hit(_)));
 }
 
 #[test]
@@ -170,7 +182,7 @@ fn a_symbolic_link_is_not_followed() {
 fn a_bake_in_use_is_not_removed() {
     let Fixture { _dir, store } = fixture();
     let key = publish(&store);
-    let Lookup::Hit(bake) = store.lookup(&facts()) else { panic!("a miss") };
+    let Lookup::Hit(bake) = store.lookup(&base()) else { panic!("a miss") };
     assert!(store.list().unwrap()[0].in_use);
     assert!(!store.remove(&key).unwrap());
     drop(bake);
@@ -194,7 +206,7 @@ fn a_moment_under_lock_hides_no_bake_from_a_start() {
         locks.lines().any(|line| line.contains("-> FLOCK") && line.contains(&inode))
     };
     std::thread::scope(|scope| {
-        let start = scope.spawn(|| store.open(&facts()).map(|_candidate| ()));
+        let start = scope.spawn(|| store.open(&base()).map(|_candidate| ()));
         while !start.is_finished() && !waits() {
             std::thread::yield_now();
         }
@@ -230,7 +242,7 @@ fn a_capture_that_is_no_bake_is_not_published() {
     let Fixture { _dir, store } = fixture();
     let draft = store.draft().unwrap();
     let extents = vec![Extent { guest_page: 0, file_page: 0, pages: 1 }];
-    let error = draft.publish(facts(), Level::Base, extents).unwrap_err();
+    let error = draft.publish(base(), None, extents).unwrap_err();
     assert!(matches!(error, PublishError::Extents(ExtentsError::WrongFileSize { covered: 4096, bytes: 0 })));
     assert_eq!(names(&store).len(), 0);
 }
@@ -245,4 +257,58 @@ fn a_lookup_survives_any_manifest() {
         fs::write(directory.join(MANIFEST), bytes).unwrap();
         assert!(miss(&store).contains("is corrupt"));
     }
+}
+
+/// Publishes an image's bake over the base's.
+fn publish_image(store: &Store) -> Key {
+    let Lookup::Hit(under) = store.lookup(&base()) else { panic!("a miss") };
+    publish_over(store, image(), Some(under.manifest.memory.digest)).key()
+}
+
+fn miss_image(store: &Store) -> String {
+    match store.lookup(&image()) {
+        Lookup::Hit(_) => panic!("a hit"),
+        Lookup::Miss(reason) => reason.to_string(),
+    }
+}
+
+#[test]
+fn an_image_s_bake_brings_the_one_it_lies_over_and_keeps_both() {
+    let Fixture { _dir, store } = fixture();
+    assert_eq!(miss_image(&store), "no bake of this image yet");
+    let under = publish(&store);
+    let key = publish_image(&store);
+    let Lookup::Hit(bake) = store.lookup(&image()) else { panic!("a miss") };
+    assert_eq!(bake.stack().iter().map(|bake| bake.key).collect::<Vec<_>>(), [under, key]);
+    let pin = bake.into_pin();
+    assert!(!store.remove(&under).unwrap() && !store.remove(&key).unwrap());
+    drop(pin);
+    assert!(store.remove(&key).unwrap() && store.remove(&under).unwrap());
+}
+
+#[test]
+fn an_image_s_bake_is_good_over_the_very_base_it_was_made_over() {
+    let Fixture { _dir, store } = fixture();
+    let under = publish(&store);
+    let key = publish_over(&store, image(), Some(Digest([9; 32]))).key();
+    let why = "the base bake that it differs from was made anew";
+    assert_eq!(miss_image(&store), format!("bake {key} is corrupt: {why}; removed"));
+    assert_eq!(names(&store), [under.to_string()]);
+    publish_image(&store);
+    assert!(store.remove(&under).unwrap());
+    assert_eq!(miss_image(&store), "no bake for this machine key yet");
+}
+
+#[test]
+fn damage_below_an_image_s_bake_is_found_with_it() {
+    let Fixture { _dir, store } = fixture();
+    let under = publish(&store);
+    publish_image(&store);
+    sleep(Duration::from_millis(30));
+    assert!(matches!(store.lookup(&image()), Lookup::Hit(_)));
+    assert!(store.open(&image()).unwrap().is_verified());
+    flip(&store, &under, MEMORY, 5);
+    assert!(!store.open(&image()).unwrap().is_verified());
+    let why = "the digest of the file `memory` does not match the manifest";
+    assert_eq!(miss_image(&store), format!("bake {under} is corrupt: {why}; removed"));
 }

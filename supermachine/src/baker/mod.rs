@@ -1,0 +1,224 @@
+//! Making bakes.
+
+mod guest;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use bake::{Bake, DigestError, Draft, Key, PublishError, Published, Reason, StoreError, Subject};
+use vmm_api::Pages;
+
+use crate::disks::{self, DiskError, Places, RootDisks};
+use crate::error::ErrorKind;
+use crate::image::{Image, open};
+use crate::machine::{Machine, MachineError};
+use crate::run_directory::RunDirectory;
+use crate::vm::StartError;
+use crate::vmm::VmmError;
+use guest::Guest;
+
+/// What came of a request for a bake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Baked {
+    /// The bake's key.
+    pub key: Key,
+    /// Whether it was there before, and nothing was done.
+    pub already_there: bool,
+}
+
+/// What is being done about a bake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BakeStep {
+    /// A guest boots, and its agent makes it fit to be captured.
+    Boot,
+    /// The image's layers are read for their digests.
+    Read,
+    /// A guest is restored, and its agent mounts the layers and reads what programs begin with.
+    Restore,
+    /// It is written out.
+    Capture,
+    /// Its digests are computed and it gets its name.
+    Publish,
+}
+
+/// A bake could not be made. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum BakeError {
+    /// Bakes aren't wanted.
+    #[error("baking is off (config); set `bake.enabled = true` to make bakes")]
+    Off,
+    /// The host can't run VMs.
+    #[error("this host can't run virtual machines")]
+    Machine(#[source] MachineError),
+    /// A layer can't be read.
+    #[error("a layer of the image can't be read")]
+    Layer(#[source] DigestError),
+    /// A layer can't be given to a VM.
+    #[error("a layer of the image can't be used")]
+    Disk(#[source] DiskError),
+    /// What it was to lie over vanished or is no good.
+    #[error("the base bake can't be used: {reason}")]
+    Base {
+        /// What is the matter with it.
+        reason: Reason,
+    },
+    /// The VM to be captured could not be started.
+    #[error("the virtual machine to be captured could not be started")]
+    Start(#[source] StartError),
+    /// The VMM could not write the guest out.
+    #[error("the virtual machine could not be captured")]
+    Capture(#[source] VmmError),
+    /// The store.
+    #[error("the bake store {} can't be written; check that the disk isn't full", path.display())]
+    Store {
+        /// The store's directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// The bake is no good.
+    #[error("the bake could not be published")]
+    Publish(#[source] PublishError),
+    /// A directory for the VM's logs.
+    #[error("cannot use the directory {} for the virtual machine's logs", path.display())]
+    Directory {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl BakeError {
+    /// What kind of fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Off => ErrorKind::FailedPrecondition,
+            Self::Machine(error) => error.kind(),
+            Self::Start(error) => error.kind(),
+            Self::Capture(error) => error.kind(),
+            Self::Disk(error) => error.kind(),
+            Self::Layer(_) => ErrorKind::FailedPrecondition,
+            Self::Base { .. } | Self::Store { .. } | Self::Publish(_) | Self::Directory { .. } => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Makes the bakes of a machine.
+pub struct Baker<'a> {
+    machine: &'a Machine,
+    tell: Box<dyn FnMut(BakeStep) + Send + 'a>,
+}
+
+impl fmt::Debug for Baker<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Baker").field("machine", self.machine).finish_non_exhaustive()
+    }
+}
+
+/// Where a bake is made.
+#[derive(Debug)]
+struct Workplace {
+    draft: Draft,
+    directory: RunDirectory,
+}
+
+impl<'a> Baker<'a> {
+    /// One for this machine.
+    pub fn new(machine: &'a Machine) -> Self {
+        Self { machine, tell: Box::new(|_step| {}) }
+    }
+
+    /// The same, which tells of each step as it begins.
+    #[must_use]
+    pub fn telling(self, tell: impl FnMut(BakeStep) + Send + 'a) -> Self {
+        Self { tell: Box::new(tell), ..self }
+    }
+
+    /// Makes the base bake: boots the machine without disks, lets the agent clean up, and captures it. Does nothing if a
+    /// good one is there.
+    pub async fn base(&mut self) -> Result<Baked, BakeError> {
+        let subject = self.subject().await?;
+        if let Some(there) = self.find(&subject).await {
+            return Ok(Baked { key: there.key, already_there: true });
+        }
+        let workplace = self.workplace()?;
+        (self.tell)(BakeStep::Boot);
+        let guest = Guest::boot(self.machine, &workplace.directory).await.map_err(BakeError::Start)?;
+        self.finish(workplace, guest, subject, None).await
+    }
+
+    /// Makes an image's bake over the base bake, which is made first if it isn't there: restores that with the image's
+    /// layers, lets the agent mount them and read what programs begin with that containers are likely to run, and captures
+    /// what has changed. Programs are given by path or name; what isn't in the image is passed over. Does nothing if a
+    /// good bake is there.
+    pub async fn image(&mut self, image: &Image, programs: &[String]) -> Result<Baked, BakeError> {
+        self.base().await?;
+        (self.tell)(BakeStep::Read);
+        let layers = image.digests(self.machine).await.map_err(BakeError::Layer)?;
+        let base = self.subject().await?;
+        let subject = Subject::image(base.facts.clone(), layers);
+        if let Some(there) = self.find(&subject).await {
+            return Ok(Baked { key: there.key, already_there: true });
+        }
+        let base = open(self.machine, &base).await.map_err(|reason| BakeError::Base { reason })?;
+        let root = RootDisks { layers: image.layers().to_vec(), ..RootDisks::default() };
+        let mut disks = disks::Opened::open(&root).map_err(BakeError::Disk)?;
+        let rootfs = Places::default().put(&mut disks).map_err(BakeError::Disk)?;
+        let workplace = self.workplace()?;
+        (self.tell)(BakeStep::Restore);
+        let restored = Guest::restore(self.machine, &workplace.directory, &base, &disks).await;
+        let guest = restored.map_err(BakeError::Start)?;
+        guest.prepare_image(rootfs.layers, programs).await.map_err(BakeError::Start)?;
+        self.finish(workplace, guest, subject, Some(&base)).await
+    }
+
+    /// What the base bake is of.
+    async fn subject(&self) -> Result<Subject, BakeError> {
+        if !self.machine.is_baking {
+            return Err(BakeError::Off);
+        }
+        Ok(Subject::base(self.machine.facts().await.map_err(BakeError::Machine)?))
+    }
+
+    /// A good bake that is there.
+    async fn find(&self, subject: &Subject) -> Option<Box<Bake>> {
+        let found = open(self.machine, subject).await;
+        found.inspect_err(|reason| tracing::info!(level = %subject.level(), %reason, "baking")).ok()
+    }
+
+    fn workplace(&self) -> Result<Workplace, BakeError> {
+        let store = &self.machine.store;
+        let store_failed = |source| BakeError::Store { path: store.directory().to_owned(), source };
+        let draft = store.draft().map_err(store_failed)?;
+        let path = self.machine.run.join("bake").join(draft.name());
+        let directory = RunDirectory::create(&path).map_err(|source| BakeError::Directory { path, source })?;
+        Ok(Workplace { draft, directory })
+    }
+
+    /// Captures a guest and puts the bake into the store.
+    async fn finish(
+        &mut self,
+        workplace: Workplace,
+        guest: Guest<'_>,
+        subject: Subject,
+        over: Option<&Bake>,
+    ) -> Result<Baked, BakeError> {
+        let Workplace { draft, directory: _directory } = workplace;
+        guest.prepare_capture().await.map_err(BakeError::Start)?;
+        (self.tell)(BakeStep::Capture);
+        let pages = if over.is_some() { Pages::Changed } else { Pages::All };
+        let extents = guest.capture(&draft, pages).await?;
+        (self.tell)(BakeStep::Publish);
+        let over = over.map(|bake| bake.manifest.memory.digest);
+        let publish = move || draft.publish(subject, over, extents);
+        let published = match tokio::task::spawn_blocking(publish).await {
+            Ok(result) => result.map_err(BakeError::Publish)?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        Ok(Baked { key: published.key(), already_there: matches!(published, Published::AlreadyThere(_)) })
+    }
+}
