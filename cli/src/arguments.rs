@@ -50,7 +50,7 @@ pub(crate) enum Command {
     },
     /// Tells what takes how much of the disk
     Df(Format),
-    /// Makes the base bake of a machine now
+    /// Makes the bake of an image now, or the base bake of a machine
     Bake(Bake),
     /// Tells where the time went when a running machine was started
     Trace {
@@ -81,8 +81,26 @@ pub(crate) struct Format {
     pub(crate) json: bool,
 }
 
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Bake {
+    /// An image that containerd has unpacked for our snapshotter; without one, the base bake is made
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// containerd's namespace
+    #[arg(long, value_name = "NAME", default_value = "default", requires = "image", env = "CONTAINERD_NAMESPACE")]
+    pub(crate) namespace: String,
+    /// containerd's socket
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        default_value = "/run/containerd/containerd.sock",
+        requires = "image",
+        env = "CONTAINERD_ADDRESS"
+    )]
+    pub(crate) address: PathBuf,
+    /// A program that containers of the image are likely to run, instead of the image's own; may be repeated
+    #[arg(long, value_name = "PROGRAM", requires = "image")]
+    pub(crate) cmd: Vec<String>,
     /// Guest memory, in bytes or as 256M, instead of the configured
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory: Option<Bytes>,
@@ -110,12 +128,25 @@ mod tests {
     #[test]
     fn the_options_of_each_are_read() {
         let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        let bake = parse("supermachine bake debian --namespace k8s.io --cmd /bin/a --cmd b").unwrap().command;
+        let Command::Bake(bake) = bake else { panic!("{bake:?}") };
+        assert_eq!((bake.image.as_deref(), bake.namespace.as_str()), (Some("debian"), "k8s.io"));
+        assert_eq!(bake.cmd, ["/bin/a", "b"]);
         let bake = parse("supermachine bake --memory 256M --vcpus 2 --force --json").unwrap().command;
         let Command::Bake(bake) = bake else { panic!("{bake:?}") };
         assert_eq!((bake.memory, bake.vcpus), (Some(Bytes::mebibytes(256)), Some(2)));
         assert!(bake.force && bake.format.json);
         assert!(parse("supermachine ls --config /etc/other.toml").unwrap().config.is_some());
-        for line in ["", "rm", "trace", "bake --memory lots", "bake --vcpus 0", "completions klingon", "nonsense"] {
+        for line in [
+            "",
+            "rm",
+            "trace",
+            "bake --memory lots",
+            "bake --vcpus 0",
+            "bake --cmd sh",
+            "completions klingon",
+            "nonsense",
+        ] {
             let error = parse(&format!("supermachine {line}")).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
         }

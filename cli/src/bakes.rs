@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_bake_is_found_by_what_its_key_alone_begins_with() {
-        let entry = |key: &str| Entry { key: key.parse().unwrap(), disk_bytes: 0, made_at: None, in_use: false };
+        let entry =
+            |key: &str| Entry { key: key.parse().unwrap(), disk_bytes: 0, made_at: None, used_at: None, in_use: false };
         let listed = |key: String| Listed { entry: entry(&key), manifest: Err(String::new()) };
         let bakes = [listed(format!("ab{}", "0".repeat(62))), listed(format!("ab{}1", "0".repeat(61)))];
         let bakes = [&bakes[..], &[listed("c".repeat(64))]].concat();

@@ -8,6 +8,7 @@
 mod arguments;
 mod bakes;
 mod commands;
+mod containerd;
 mod doctor;
 #[cfg(test)]
 mod fixture;

@@ -100,6 +100,8 @@ pub struct Baking {
     pub enabled: bool,
     /// Whether the daemon bakes the configured machine when it starts, rather than after the first cold start.
     pub ahead: bool,
+    /// How much of the disk all bakes may take. When a new one makes it more, those go that haven't been used for longest.
+    pub quota: Bytes,
 }
 
 /// Writable layers.
@@ -153,7 +155,11 @@ impl Config {
                 cmdline: raw.text("vm.cmdline", DEFAULT_CMDLINE)?,
                 answer_within: Duration::from_secs(raw.number("vm.answer_within_seconds", 60, 1..=3600)?),
             },
-            bake: Baking { enabled: raw.switch("bake.enabled", true)?, ahead: raw.switch("bake.ahead", true)? },
+            bake: Baking {
+                enabled: raw.switch("bake.enabled", true)?,
+                ahead: raw.switch("bake.ahead", true)?,
+                quota: raw.size("bake.quota", Bytes(4 << 30))?,
+            },
             upper: Upper { size: raw.size("upper.size", Bytes(8 << 30))? },
             log: Log { level: raw.text("log.level", "info")? },
             allowed_annotations: allowed_annotations(&mut raw, file)?,

@@ -15,6 +15,7 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!(config.paths.bakes, PathBuf::from("/var/lib/supermachine/bakes"));
     assert_eq!(config.paths.sandbox("k8s.io", "a1"), PathBuf::from("/run/supermachine/vm/k8s.io-a1"));
     assert!(config.bake.enabled && config.bake.ahead);
+    assert_eq!(config.bake.quota, Bytes(4 << 30));
 }
 
 #[test]

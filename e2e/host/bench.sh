@@ -32,6 +32,9 @@ a_start_was_logged() { [ "$(start_lines | wc -l)" -gt $starts ]; }
 mode_of() { sed -E 's/.*mode="?([^" ]+)"?.*/\1/'; }
 answer_of() { sed -E 's/.*spawn_to_answer_us=([0-9]+).*/\1/'; }
 
+# Those that are in use stay.
+forget_bakes() { supermachine prune --all >/dev/null && supermachine ls --json | jq -e '.bakes == []' >/dev/null; }
+
 # Usage: ours_once MODE TOTALS ANSWERS; appends a start in that mode to two files.
 ours_once() {
     local mode
@@ -73,13 +76,13 @@ unpack $image
 run_once >/dev/null # the first start of each kind reads its programs from the disk
 
 for ((i = 0; i < cold_runs; i++)); do
-    rm -rf "${bakes:?}"/*
+    wait_for 60 'the end of all bakes' forget_bakes
     ours_once cold cold cold-answer
-    wait_for_bake
+    wait_for_bakes 1
 done
 for ((i = 0; i < runs; i++)); do
     run_once >>runc
-    ours_once restored restored restored-answer
+    ours_once 'restored(image)' restored restored-answer
 done
 ctr run --detach $image runs-runc sleep infinity
 ctr run --detach "${ours[@]}" $image runs-ours sleep infinity

@@ -94,7 +94,8 @@ unpack $image
 unpack $python
 run_in bare >/dev/null
 run_in bare "${ours[@]}" >/dev/null
-wait_for_bake
+ctr run --rm "${ours[@]}" $python "network-$number-python" true
+wait_for_bakes 2
 # Usage: run_with bare|wired|both OPTION...
 run_with() {
     if [ "$1" = both ]; then

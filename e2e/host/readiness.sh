@@ -1,6 +1,5 @@
 # Sourced by what measures or shows starts: waits for what a start builds on. The
 # sourcing script defines `fail`, which prints a message and exits.
-bakes=/var/lib/supermachine/bakes
 
 # Usage: wait_for SECONDS WHAT COMMAND...
 wait_for() {
@@ -12,7 +11,8 @@ wait_for() {
     done
 }
 
-a_bake_exists() { compgen -G "$bakes/*/manifest" >/dev/null; }
+# Usage: bakes_exist COUNT: of images; with one there is the machine's.
+bakes_exist() { [ "$(supermachine ls --json | jq '[.bakes[] | select(.level == "image")] | length')" = "$1" ]; }
 
 # Usage: unpack IMAGE; for our snapshotter, and returns once its layers are
 # squashfs files. The option belongs behind `unpack`: before it, it has no effect.
@@ -30,4 +30,5 @@ every_layer_is_converted() {
     done
 }
 
-wait_for_bake() { wait_for 900 'the bake' a_bake_exists; }
+# Usage: wait_for_bakes COUNT: of so many images.
+wait_for_bakes() { wait_for 900 "bakes of $1 images" bakes_exist "$1"; }

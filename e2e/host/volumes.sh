@@ -40,7 +40,7 @@ within() {
 
 unpack $image
 run_with "${ours[@]}" >/dev/null
-wait_for_bake
+wait_for_bakes 1
 for turn in $(seq 0 "$runs"); do
     for with in bare volume; do
         options=()

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use supermachine::daemon::{
-    Daemon, EnsureLayersRequest, EnsureLayersResponse, RequestBakeRequest, RequestBakeResponse, create_daemon,
-    request_bake_response,
+    Daemon, EnsureLayersRequest, EnsureLayersResponse, FindLayersRequest, RequestBakeRequest, RequestBakeResponse,
+    create_daemon, request_bake_response,
 };
 use tokio::net::UnixListener;
 use tracing::warn;
@@ -16,7 +16,7 @@ use ttrpc::{Code, get_status};
 
 use crate::bakes::{Asked, Bakes};
 use crate::directory::Directory;
-use crate::error::chain;
+use crate::error::{SnapshotError, chain};
 use crate::layers::{ConvertError, Layers};
 use crate::record::{Id, Kind};
 use crate::snapshots::Snapshots;
@@ -94,6 +94,22 @@ impl Daemon for Control {
     ) -> ttrpc::Result<EnsureLayersResponse> {
         let wanted = self.identify(&request.lower_directories).await?;
         let layers = try_join_all(wanted.into_iter().map(|id| self.ensure(id))).await?;
+        Ok(EnsureLayersResponse { layers, ..Default::default() })
+    }
+
+    async fn find_layers(
+        &self,
+        _context: &TtrpcContext,
+        request: FindLayersRequest,
+    ) -> ttrpc::Result<EnsureLayersResponse> {
+        let snapshots = Arc::clone(&self.snapshots);
+        let FindLayersRequest { containerd_namespace: namespace, chain_id, .. } = request;
+        let found = tokio::task::spawn_blocking(move || snapshots.layers_of(&namespace, &chain_id)).await;
+        let found = found.map_err(|error| refusal(Code::INTERNAL, error))?.map_err(|error| {
+            let code = if matches!(error, SnapshotError::NotFound { .. }) { Code::NOT_FOUND } else { Code::INTERNAL };
+            refusal(code, chain(&error))
+        })?;
+        let layers = try_join_all(found.into_iter().map(|id| self.ensure(id))).await?;
         Ok(EnsureLayersResponse { layers, ..Default::default() })
     }
 

@@ -201,6 +201,20 @@ impl Snapshots {
         Ok(Usage { bytes: usage.bytes + more, inodes: usage.inodes + u64::from(more > 0) })
     }
 
+    /// The committed snapshot that containerd calls `chain_id` in one of its namespaces, and its parents, lowest first.
+    /// Its metadata store asks for snapshots as `NAMESPACE/NUMBER/NAME`.
+    pub(crate) fn layers_of(&self, namespace: &str, chain_id: &str) -> Result<Vec<Id>, SnapshotError> {
+        let named = |name: &str| {
+            let mut parts = name.splitn(3, '/');
+            (parts.next(), parts.nth(1)) == (Some(namespace), Some(chain_id))
+        };
+        let mut all = self.metastore.list()?.into_iter();
+        let found = all.find(|snapshot| snapshot.record.kind == Kind::Committed && named(&snapshot.name));
+        let found = found.ok_or_else(|| SnapshotError::NotFound { key: format!("{namespace}/{chain_id}") })?;
+        let lineage = self.metastore.lineage(&found.name)?;
+        Ok(lineage.ancestors.into_iter().rev().chain([lineage.id]).collect())
+    }
+
     /// The kind of every snapshot.
     pub(crate) fn kinds(&self) -> Result<HashMap<Id, Kind>, SnapshotError> {
         Ok(self.metastore.list()?.into_iter().map(|Named { record, .. }| (record.id, record.kind)).collect())

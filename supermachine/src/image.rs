@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bake::{Bake, Candidate, Digest, DigestError, LayerDigests, MachineFacts, Reason, Subject};
+use bake::{Bake, Candidate, Digest, DigestError, Key, LayerDigests, MachineFacts, Reason, Subject};
 
 use crate::machine::{Machine, MachineError};
 
@@ -49,7 +49,8 @@ impl Image {
         };
         Ok(match open(machine, &Subject::base(facts)).await {
             Ok(bake) => Lookup::Hit { bake, instead },
-            Err(reason) => Lookup::Miss(reason),
+            // A base bake that was found damaged below the image's is gone by now: that is the reason.
+            Err(reason) => Lookup::Miss(instead.filter(Reason::is_fault).unwrap_or(reason)),
         })
     }
 
@@ -60,6 +61,13 @@ impl Image {
             return false;
         };
         machine.store.open(&Subject::image(facts, layers)).is_ok()
+    }
+
+    /// The key of its bake, or of the machine's if it is none. Reads layers that weren't read yet.
+    pub async fn key(&self, machine: &Machine) -> Result<Key, MachineError> {
+        let facts = machine.facts().await?;
+        let layers = self.digests(machine).await.map_err(MachineError::Digest)?;
+        Ok(Subject::image(facts, layers).key())
     }
 
     /// The image's own bake, or why there is none; no reason if there is no image.

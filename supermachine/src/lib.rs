@@ -48,7 +48,9 @@ mod generated {
 }
 
 pub use agent_proto as agent;
-pub use bake::{Digest, Entry, Extent, Key, Level, MachineFacts, Manifest, Part, Reason, Store, StoreError, Subject};
+pub use bake::{
+    Digest, Entry, Extent, Hasher, Key, Level, MachineFacts, Manifest, Part, Reason, Store, StoreError, Subject,
+};
 pub use baker::{BakeError, BakeStep, Baked, Baker};
 pub use disks::{DeviceError, DeviceNumber, DiskError, HostDevice, HostDevices, RootDisks, UpperDirectories};
 pub use error::{ErrorKind, chain};

@@ -27,6 +27,8 @@ pub struct Machine {
     pub(crate) store: Store,
     pub(crate) run: PathBuf,
     pub(crate) is_baking: bool,
+    /// How much of the disk bakes may take, in bytes.
+    pub(crate) quota_bytes: u64,
     /// Whether what is learnt of the machine is written down.
     pub(crate) is_remembering: bool,
     pub(crate) answer_within: Duration,
@@ -54,7 +56,7 @@ pub enum MachineError {
         source: io::Error,
     },
     /// A file vanished or can't be read while its digest was computed.
-    #[error("the machine key can't be computed")]
+    #[error("the key of a bake can't be computed")]
     Digest(#[source] bake::DigestError),
     /// The VMM didn't say what this machine is.
     #[error("the VMM can't describe this machine")]
@@ -105,6 +107,7 @@ impl Machine {
             store: Store::new(bakes.clone(), run),
             run: run.clone(),
             is_baking: config.bake.enabled,
+            quota_bytes: config.bake.quota.0,
             is_remembering: true,
             answer_within: config.vm.answer_within,
         })

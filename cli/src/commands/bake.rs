@@ -1,16 +1,18 @@
-//! `bake`: makes the base bake of a machine now.
+//! `bake`: makes the bake of an image now, or the base bake of a machine.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use supermachine::{BakeError, BakeStep, Baker, Key, Machine, MachineError, StoreError};
+use supermachine::daemon::{DaemonError, FindLayersRequest, connect};
+use supermachine::{BakeError, BakeStep, Baker, Image, Key, Machine, MachineError, StoreError};
 use supermachine_config::ConfigError;
 use tokio::signal::ctrl_c;
 
 use super::rm::{RmError, in_use};
 use crate::arguments;
 use crate::bakes::short;
+use crate::containerd::{Containerd, ContainerdError, normalize};
 use crate::host::Host;
 use crate::output::{OutputError, show};
 
@@ -24,6 +26,22 @@ pub(crate) enum BakeCommandError {
     Shape(#[from] ConfigError),
     #[error(transparent)]
     Machine(#[from] MachineError),
+    #[error(transparent)]
+    Containerd(#[from] ContainerdError),
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    #[error(
+        "the image {name} isn't unpacked for our snapshotter; `nerdctl --namespace {namespace} pull --snapshotter \
+         supermachine {name}` does that"
+    )]
+    NotUnpacked {
+        /// The image's full name.
+        name: String,
+        /// containerd's namespace.
+        namespace: String,
+    },
+    #[error("the image's layers can't be had")]
+    Layers(#[source] Box<ttrpc::Error>),
     #[error("the bake that is there can't be replaced")]
     Replace(#[source] Box<RmError>),
     #[error("the bake store can't be used; check the directory that `paths.bakes` names and its disk")]
@@ -47,15 +65,21 @@ struct Made {
 }
 
 pub(crate) async fn run(host: &Host, options: arguments::Bake) -> Result<(), BakeCommandError> {
-    let machine = machine(host, options)?;
+    let machine = machine(host, &options)?;
     let began = Instant::now();
     let progress = Progress::begin();
     let made = async {
+        let (image, programs) = match &options.image {
+            Some(name) => find(host, &options, &normalize(name), &progress).await?,
+            None => (Image::default(), Vec::new()),
+        };
         // Where none is made, none is removed.
         if options.force && machine.is_baking() {
-            remove(host, machine.key().await?)?;
+            remove(host, image.key(&machine).await?)?;
         }
-        Ok(Baker::new(&machine).telling(|step| progress.tell(step)).base().await?)
+        let mut baker = Baker::new(&machine).telling(|step| progress.tell(message(step)));
+        let baked = if image.layers().is_empty() { baker.base().await } else { baker.image(&image, &programs).await };
+        Ok(baked?)
     };
     // A bake that is given up leaves nothing: what it was made in is dropped.
     let baked = tokio::select! {
@@ -75,8 +99,40 @@ pub(crate) async fn run(host: &Host, options: arguments::Bake) -> Result<(), Bak
     Ok(show(options.format.json, &made, text)?)
 }
 
+/// An image that containerd has, and the programs that are to be read for its bake.
+async fn find(
+    host: &Host,
+    options: &arguments::Bake,
+    name: &str,
+    progress: &Progress,
+) -> Result<(Image, Vec<String>), BakeCommandError> {
+    let namespace = &options.namespace;
+    progress.tell("asking for the image");
+    let image = Containerd::connect(&options.address, namespace).await?.image(name).await?;
+    let request = FindLayersRequest {
+        containerd_namespace: namespace.clone(),
+        chain_id: image.chain_id,
+        ..FindLayersRequest::default()
+    };
+    progress.tell("waiting for its layers");
+    let daemon = connect(&host.config.paths.daemon_socket).await?;
+    let found = daemon.find_layers(ttrpc::context::Context::default(), &request).await;
+    let layers = found.map_err(|error| not_found(error, name, namespace))?.layers;
+    let programs = if options.cmd.is_empty() { image.programs } else { options.cmd.clone() };
+    Ok((Image::new(layers.into_iter().map(Into::into).collect()), programs))
+}
+
+fn not_found(error: ttrpc::Error, name: &str, namespace: &str) -> BakeCommandError {
+    match error {
+        ttrpc::Error::RpcStatus(status) if status.code() == ttrpc::Code::NOT_FOUND => {
+            BakeCommandError::NotUnpacked { name: name.to_owned(), namespace: namespace.to_owned() }
+        }
+        other => BakeCommandError::Layers(Box::new(other)),
+    }
+}
+
 /// The machine of the shape that is asked for.
-fn machine(host: &Host, options: arguments::Bake) -> Result<Machine, BakeCommandError> {
+fn machine(host: &Host, options: &arguments::Bake) -> Result<Machine, BakeCommandError> {
     let configured = &host.config.vm;
     let (memory, vcpus) = (options.memory.unwrap_or(configured.memory), options.vcpus.unwrap_or(configured.vcpus));
     Ok(Machine::load(&host.config.clone().with_shape(memory, vcpus, "the command line")?)?)
@@ -113,8 +169,7 @@ impl Progress {
         Self(bar)
     }
 
-    fn tell(&self, step: BakeStep) {
-        let message = message(step);
+    fn tell(&self, message: &'static str) {
         self.0.set_message(message);
         if self.0.is_hidden() {
             eprintln!("{message}");
@@ -175,12 +230,16 @@ mod tests {
     #[test]
     fn a_shape_that_no_machine_has_is_refused_by_name() {
         let options = arguments::Bake {
+            image: None,
+            namespace: "default".to_owned(),
+            address: "/nonexistent".into(),
+            cmd: Vec::new(),
             memory: Some(supermachine_config::Bytes(1)),
             vcpus: None,
             force: false,
             format: arguments::Format { json: false },
         };
-        let error = machine(&Fixture::new().host(), options).unwrap_err().to_string();
+        let error = machine(&Fixture::new().host(), &options).unwrap_err().to_string();
         assert!(error.starts_with("the command line: `vm.memory` is 1; write a multiple of 2M"), "{error}");
     }
 }

@@ -10,7 +10,7 @@ use bake::{Bake, DigestError, Draft, Key, PublishError, Published, Reason, Store
 use vmm_api::Pages;
 
 use crate::disks::{self, DiskError, Places, RootDisks};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, chain};
 use crate::image::{Image, open};
 use crate::machine::{Machine, MachineError};
 use crate::run_directory::RunDirectory;
@@ -219,6 +219,13 @@ impl<'a> Baker<'a> {
             Ok(result) => result.map_err(BakeError::Publish)?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
-        Ok(Baked { key: published.key(), already_there: matches!(published, Published::AlreadyThere(_)) })
+        let key = published.key();
+        match self.machine.store.shrink(self.machine.quota_bytes, &key) {
+            Ok(gone) => {
+                gone.iter().for_each(|bake| tracing::info!(key = %bake.key, "removed: bakes exceed bake.quota"))
+            }
+            Err(error) => tracing::warn!(error = chain(&error), "bakes may exceed bake.quota"),
+        }
+        Ok(Baked { key, already_there: matches!(published, Published::AlreadyThere(_)) })
     }
 }

@@ -86,6 +86,9 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
     }
     let start = Start { machine, launch, files: &files, directory: &directory };
     let Ran { answered, mode, reason, bake } = start.run(found).await?;
+    if let Some(bake) = &bake {
+        bake.touch();
+    }
     let started = Started {
         mode,
         reason,

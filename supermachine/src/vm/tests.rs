@@ -355,6 +355,20 @@ async fn an_unusable_image_s_bake_is_removed_and_the_base_is_restored() {
 }
 
 #[tokio::test]
+async fn a_base_that_is_damaged_below_an_image_s_bake_means_a_cold_start_that_says_so() {
+    let host = Host::new("");
+    let layer = host.layer("one");
+    let base = Baker::new(&host.machine).base().await.unwrap().key;
+    host.bake_image(&layer).await;
+    let memory = host.machine.store().directory().join(base.to_string()).join("memory");
+    fs::set_permissions(&memory, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&memory, [8; 4096]).unwrap();
+    let why = "the digest of the file `memory` does not match the manifest";
+    let started = host.start_image(&layer).await;
+    assert_eq!(started.to_string(), format!("cold: bake {base} is corrupt: {why}; removed"));
+}
+
+#[tokio::test]
 async fn a_flipped_byte_in_a_bake_means_a_cold_start_that_says_so() {
     let host = Host::new("");
     let key = Baker::new(&host.machine).base().await.unwrap().key;

@@ -63,6 +63,14 @@ impl Reason {
         }
     }
 
+    /// Whether something is wrong with a bake, rather than that there is none.
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Absent | Self::NoImage | Self::Undigested { .. } | Self::Off => false,
+            Self::Corrupt { .. } | Self::Untrusted { .. } | Self::Unreadable { .. } => true,
+        }
+    }
+
     /// What is wrong, without what was done about it.
     pub fn fault(&self) -> String {
         match self {

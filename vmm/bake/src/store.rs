@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat, renameat};
+use rustix::fs::{
+    CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, flock, futimens, openat, renameat,
+};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
@@ -54,7 +56,7 @@ pub struct Bake {
 /// Keeps a bake in the store, and the one it lies over: shared locks on their manifests.
 #[derive(Debug)]
 pub struct Pin {
-    _lock: File,
+    lock: File,
     _over: Option<Box<Pin>>,
 }
 
@@ -63,6 +65,20 @@ impl Bake {
     pub fn into_pin(self) -> Pin {
         let over = self.over.map(|over| Box::new(over.into_pin()));
         Pin { _over: over, ..self.pin }
+    }
+
+    /// Notes that it is used now, and after it what it lies over, which so is never older. Nothing depends on this but the
+    /// order in which bakes go when there are too many.
+    pub fn touch(&self) {
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let same = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps { last_access: now, last_modification: same };
+        if let Err(error) = futimens(&self.pin.lock, &times) {
+            tracing::debug!(key = %self.key, %error, "a bake's use can't be noted");
+        }
+        if let Some(over) = &self.over {
+            over.touch();
+        }
     }
 
     /// It and what it lies over, lowest first: of a page that several have, the last one's counts.
@@ -105,6 +121,8 @@ pub struct Entry {
     pub disk_bytes: u64,
     /// When it was made, if that can be told.
     pub made_at: Option<SystemTime>,
+    /// When a VM was last restored from it, or it was made, if that can be told.
+    pub used_at: Option<SystemTime>,
     /// Whether a VM runs from it.
     pub in_use: bool,
 }
@@ -175,7 +193,7 @@ impl Store {
         check_size(key, STATE, &files[0])?;
         check_size(key, MEMORY, &files[1])?;
         let is_verified = self.ledger.vouches(key, &files);
-        let pin = Pin { _lock: lock, _over: None };
+        let pin = Pin { lock, _over: None };
         let bake = Bake { key: *key, manifest, state, memory, over: None, pin };
         Ok(Candidate { bake, files, is_verified, over, ledger: self.ledger.clone() })
     }
@@ -251,17 +269,39 @@ impl Store {
         Ok(true)
     }
 
+    /// Removes bakes until those that are left take at most so many bytes of the disk: those first that haven't been used
+    /// for longest. What is in use, and `kept`, stays.
+    pub fn shrink(&self, disk_bytes: u64, kept: &Key) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = self.list()?;
+        let mut total: u64 = entries.iter().map(|entry| entry.disk_bytes).sum();
+        entries.retain(|entry| entry.key != *kept);
+        entries.sort_by_key(|entry| entry.used_at);
+        let mut removed = Vec::new();
+        for entry in entries {
+            if total <= disk_bytes {
+                break;
+            }
+            if self.remove(&entry.key)? {
+                total = total.saturating_sub(entry.disk_bytes);
+                removed.push(entry);
+            }
+        }
+        Ok(removed)
+    }
+
     fn entry(&self, key: Key) -> Entry {
         use std::os::unix::fs::MetadataExt;
         let path = self.directory.join(key.to_string());
         let blocks =
             [MANIFEST, STATE, MEMORY].map(|name| fs::metadata(path.join(name)).map_or(0, |file| file.blocks()));
         let lock = File::open(path.join(MANIFEST));
-        let made_at = lock.as_ref().ok().and_then(|manifest| manifest.metadata().ok()?.modified().ok());
+        let metadata = lock.as_ref().ok().and_then(|manifest| manifest.metadata().ok());
+        let made_at = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+        let used_at = metadata.as_ref().and_then(|metadata| metadata.accessed().ok());
         let in_use = lock.is_ok_and(|lock| {
             flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err_and(|error| error == Errno::WOULDBLOCK)
         });
-        Entry { key, disk_bytes: blocks.iter().sum::<u64>() * 512, made_at, in_use }
+        Entry { key, disk_bytes: blocks.iter().sum::<u64>() * 512, made_at, used_at, in_use }
     }
 
     fn discard(&self, key: &Key) {

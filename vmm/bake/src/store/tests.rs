@@ -312,3 +312,22 @@ fn damage_below_an_image_s_bake_is_found_with_it() {
     let why = "the digest of the file `memory` does not match the manifest";
     assert_eq!(miss_image(&store), format!("bake {under} is corrupt: {why}; removed"));
 }
+
+#[test]
+fn the_bakes_go_that_were_not_used_for_longest() {
+    let Fixture { _dir, store } = fixture();
+    let shaped = |vcpus| MachineFacts { vcpus, ..facts() };
+    let keys = [1, 2, 3, 4].map(|vcpus| publish_for(&store, shaped(vcpus)).key());
+    let pin = store.open(&Subject::base(shaped(2))).unwrap();
+    let Lookup::Hit(bake) = store.lookup(&Subject::base(shaped(1))) else { panic!("a miss") };
+    sleep(Duration::from_millis(30));
+    bake.touch();
+    drop(bake);
+    let total: u64 = store.list().unwrap().iter().map(|entry| entry.disk_bytes).sum();
+    assert_eq!(store.shrink(total, &keys[3]).unwrap(), []);
+    let removed: Vec<_> = store.shrink(total - 1, &keys[3]).unwrap().iter().map(|entry| entry.key).collect();
+    assert_eq!(removed, [keys[2]], "the second is in use, the first was used last");
+    let removed: Vec<_> = store.shrink(0, &keys[3]).unwrap().iter().map(|entry| entry.key).collect();
+    assert_eq!(removed, [keys[0]]);
+    drop(pin);
+}
