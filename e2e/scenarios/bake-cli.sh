@@ -16,6 +16,19 @@ assert_contains "$output" "${key:0:12} made in"
 expect_status 1 supermachine bake --memory 1M
 assert_contains "$output" 'write a multiple of 2M'
 
+# An image's, before any container of it.
+made=$(supermachine bake python3 --memory 160M --json)
+python=$(jq -r .key <<<"$made")
+assert_eq "$python" "$(bake_keys image 160)" "the image's bake"
+assert_eq true "$(supermachine bake docker.io/library/python3:latest --memory 160M --json | jq .already_there)"
+ctr_run --rm --annotation io.supermachine.config.vm.memory=160M docker.io/library/python3:latest "$NAME-image" python3 -c ''
+assert_eq 'restored(image)' "$(last_start_mode)"
+expect_status 1 supermachine bake absent
+assert_contains "$output" 'containerd has no image docker.io/library/absent:latest in the namespace default'
+expect_status 1 supermachine bake python3 --namespace other
+assert_contains "$output" 'nerdctl --namespace other pull --snapshotter supermachine docker.io/library/python3:latest'
+supermachine rm "$python"
+
 # One that a machine runs from stays.
 ctr_run --detach --null-io --annotation io.supermachine.config.vm.memory=160M $busybox "$NAME" sleep 1000
 assert_eq 'restored(base)' "$(last_start_mode)"

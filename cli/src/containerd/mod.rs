@@ -2,6 +2,8 @@
 
 mod image;
 mod name;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! What shims ask for.
 
 use supermachine::daemon::request_bake_response::State;
-use supermachine::daemon::{DaemonClient, EnsureLayersRequest, RequestBakeRequest, connect};
+use supermachine::daemon::{DaemonClient, EnsureLayersRequest, FindLayersRequest, RequestBakeRequest, connect};
 use ttrpc::context;
 
 use super::*;
@@ -32,6 +32,38 @@ async fn layers_are_there_when_the_answer_is() {
     for (directory, layer) in lower.iter().zip(&layers) {
         assert_eq!(Path::new(layer), directory.with_file_name("layer.squashfs"));
         assert_eq!(&fs::read(layer).unwrap()[..4], b"hsqs");
+    }
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_s_layers_are_found_by_containerd_s_name() {
+    let running = start().await;
+    running.layer("default/1/sha256:one", "", "f", "1").await;
+    running.layer("default/2/sha256:two", "default/1/sha256:one", "g", "2").await;
+    let client = client(&running).await;
+    let find = async |namespace: &str, chain_id: &str| {
+        let request = FindLayersRequest {
+            containerd_namespace: namespace.to_owned(),
+            chain_id: chain_id.to_owned(),
+            ..Default::default()
+        };
+        match client.find_layers(context::Context::default(), &request).await {
+            Ok(answer) => Ok(answer.layers),
+            Err(ttrpc::Error::RpcStatus(status)) => Err(status.code.enum_value().unwrap()),
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let mount = running.prepare("a", "default/2/sha256:two").await.unwrap();
+    let lower = option(&mount, "lowerdir").unwrap().split(':').map(Path::new);
+    let lowest_first = lower.rev().map(|directory| directory.with_file_name("layer.squashfs"));
+    let layers = find("default", "sha256:two").await.unwrap();
+    assert_eq!(layers.iter().map(PathBuf::from).collect::<Vec<_>>(), lowest_first.collect::<Vec<_>>());
+    assert!(layers.iter().all(|layer| Path::new(layer).exists()));
+    for (namespace, chain_id) in
+        [("k8s.io", "sha256:two"), ("default", "sha256:thr"), ("default/1", "sha256:one"), ("", "")]
+    {
+        assert_eq!(find(namespace, chain_id).await, Err(ttrpc::Code::NOT_FOUND), "{namespace} {chain_id}");
     }
     running.end().await;
 }
