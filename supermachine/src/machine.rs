@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bake::{Key, LayerDigests, MachineFacts, Store};
 use supermachine_config::{Config, Paths};
-use vmm_api::Shape;
+use vmm_api::{MEMORY_BLOCK_BYTES, Shape};
 
 use crate::error::ErrorKind;
 use crate::facts;
@@ -102,7 +102,7 @@ impl Machine {
             initrd: initrd.clone(),
             kvm: Arc::new(kvm::open(kvm_path).map_err(MachineError::Kvm)?),
             kvm_path: kvm_path.to_owned(),
-            shape: Shape { memory_bytes: config.vm.memory.0, vcpus: config.vm.vcpus },
+            shape: shape(config.vm.memory.0, config.vm.vcpus),
             cmdline: config.vm.cmdline.clone(),
             store: Store::new(bakes.clone(), run),
             run: run.clone(),
@@ -148,5 +148,31 @@ impl Machine {
     /// The key under which this machine's bake is stored.
     pub async fn key(&self) -> Result<Key, MachineError> {
         Ok(self.facts().await?.key())
+    }
+}
+
+/// Guest memory that bakes are made with, in bytes. More is added to a machine when it is restored, so that one bake is
+/// good for all that are larger; those that are smaller have their own.
+const BAKED_BYTES: u64 = 256 << 20;
+
+/// The machine with so much memory, or up to a block more.
+fn shape(memory_bytes: u64, vcpus: u8) -> Shape {
+    let baked_bytes = memory_bytes.min(BAKED_BYTES);
+    let added_bytes = (memory_bytes - baked_bytes).next_multiple_of(MEMORY_BLOCK_BYTES);
+    Shape { memory_bytes: baked_bytes, added_bytes, vcpus }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn larger_machines_have_what_is_baked_and_blocks() {
+        for (mebibytes, baked, added) in
+            [(64, 64, 0), (256, 256, 0), (258, 256, 128), (384, 256, 128), (2048, 256, 1792), (2050, 256, 1920)]
+        {
+            let Shape { memory_bytes, added_bytes, .. } = shape(mebibytes << 20, 1);
+            assert_eq!((memory_bytes >> 20, added_bytes >> 20), (baked, added), "{mebibytes}");
+        }
     }
 }

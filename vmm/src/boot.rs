@@ -20,6 +20,6 @@ pub fn boot(request: &Boot, fds: &mut Packet<()>, stopwatch: Stopwatch) -> Resul
     for (index, vcpu) in (0..).zip(&mapped.vcpus) {
         template.apply(vcpu, index, request.shape.vcpus)?;
     }
-    arch::load_kernel(&mapped.ram, &mapped.vcpus, kernel, initrd, &request.cmdline)?;
+    arch::load_kernel(&mapped.ram_at_boot()?, &mapped.vcpus, kernel, initrd, &request.cmdline)?;
     mapped.wire(|ram, window, backings, console| Ok((DeviceSet::new(ram, window, backings)?, Console::new(console)?)))
 }

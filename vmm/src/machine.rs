@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use devices::{Backings, Console, DeviceError, DeviceSet, FileServer, Window, layout};
 use kvm_ioctls::VcpuFd;
-use vmm_api::{ControlError, Disks, FailureKind, Host, MemoryExtent, Network, Packet, Shape, Timeline};
+use vm_memory::GuestAddress;
+use vmm_api::{
+    ADDED_MEMORY, ControlError, Disks, FailureKind, Host, MEMORY_BLOCK_BYTES, MemoryExtent, Network, Packet, Shape,
+    Timeline,
+};
 
 use crate::arch::{self, KernelError, Ports, StateError};
 use crate::jail::{self, FileAccess, JailError};
@@ -25,14 +29,16 @@ pub enum StartError {
     Request(#[from] ControlError),
     /// The size is out of range.
     #[error(
-        "a machine with {vcpus} vCPUs and {memory_bytes} bytes of memory can't be made: 1 to 64 vCPUs and a multiple of \
-         2 MiB from 64 MiB to 1 TiB are possible"
+        "a machine with {vcpus} vCPUs, {memory_bytes} bytes of memory and {added_bytes} more can't be made: 1 to 64 vCPUs, a \
+         multiple of 2 MiB from 64 MiB to 1 TiB, and with at most 3 GiB of that a multiple of 128 MiB more are possible"
     )]
     Shape {
         /// Number of vCPUs.
         vcpus: u8,
         /// Memory in bytes.
         memory_bytes: u64,
+        /// What is to be added to it, in bytes.
+        added_bytes: u64,
     },
     /// The process could not be confined.
     #[error("the VMM can't be confined")]
@@ -101,6 +107,17 @@ impl StartError {
 /// Open files that the process needs for itself: disks, connections, events.
 const RESERVED_FILES: u64 = 1024;
 
+/// Whether a machine can have so much memory.
+fn memory_fits(shape: Shape) -> bool {
+    let Shape { memory_bytes, added_bytes, .. } = shape;
+    let all = 64 << 20..=1 << 40;
+    let added_fits = added_bytes == 0 || memory_bytes <= 3 << 30 && added_bytes.is_multiple_of(MEMORY_BLOCK_BYTES);
+    all.contains(&memory_bytes)
+        && all.contains(&shape.total_bytes())
+        && memory_bytes.is_multiple_of(2 << 20)
+        && added_fits
+}
+
 /// Takes the disks' files out of a request.
 pub fn backings(disks: &Disks, fds: &mut Packet<()>) -> Result<Backings, ControlError> {
     let mut layers = Vec::with_capacity(disks.layers.len());
@@ -133,10 +150,9 @@ impl Opened {
         fds: &mut Packet<()>,
         stopwatch: Stopwatch,
     ) -> Result<Self, StartError> {
-        let Shape { memory_bytes, vcpus } = shape;
-        let memory_fits = (64 << 20..=1 << 40).contains(&memory_bytes) && memory_bytes.is_multiple_of(2 << 20);
-        if !(1..=64).contains(&vcpus) || !memory_fits {
-            return Err(StartError::Shape { vcpus, memory_bytes });
+        let Shape { memory_bytes, added_bytes, vcpus } = shape;
+        if !(1..=64).contains(&vcpus) || !memory_fits(shape) {
+            return Err(StartError::Shape { vcpus, memory_bytes, added_bytes });
         }
         let network = match host.network {
             Network::Inherited => jail::Network::Inherited,
@@ -168,7 +184,7 @@ impl Opened {
 
     /// Makes the VM around zeroed memory.
     pub fn map_empty(self) -> Result<Mapped, StartError> {
-        let ram = memory::reserve(&arch::ram_ranges(self.shape.memory_bytes))?;
+        let ram = memory::reserve(&arch::ram_ranges(self.shape))?;
         self.map(ram, Origin::default())
     }
 
@@ -177,7 +193,7 @@ impl Opened {
         if files.is_empty() || files.len() > MAX_FILES {
             return Err(StartError::MemoryFiles { count: files.len() });
         }
-        let ram = memory::reserve(&arch::ram_ranges(self.shape.memory_bytes))?;
+        let ram = memory::reserve(&arch::ram_ranges(self.shape))?;
         let mut origin = Origin::default();
         for (file, extents) in files {
             let file_bytes = file.metadata().map_err(StartError::MemoryFile)?.len();
@@ -217,6 +233,17 @@ impl Mapped {
     /// `/dev/kvm`.
     pub fn kvm(&self) -> &Kvm {
         &self.opened.kvm
+    }
+
+    /// The memory that the kernel finds when it boots: without what it is told of later.
+    pub fn ram_at_boot(&self) -> Result<GuestRam, StartError> {
+        let bytes = self.opened.shape.added_bytes;
+        if bytes == 0 {
+            return Ok(self.ram.clone());
+        }
+        let (rest, _added) =
+            self.ram.remove_region(GuestAddress(ADDED_MEMORY), bytes).map_err(|_none| MemoryError::Ranges)?;
+        Ok(rest)
     }
 
     /// Adds the devices that `make` returns and connects them. The vCPUs and the interrupt controllers must be in
@@ -319,4 +346,19 @@ pub enum AttachError {
     /// The card.
     #[error(transparent)]
     Device(DeviceError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_can_t_be_laid_out_is_refused() {
+        let fits = |mebibytes: u64, added: u64| {
+            memory_fits(Shape { memory_bytes: mebibytes << 20, added_bytes: added << 20, vcpus: 1 })
+        };
+        assert!(fits(64, 0) && fits(256, 128) && fits(3072, 1024) && fits(1 << 20, 0));
+        assert!(!fits(62, 0) && !fits(65, 0) && !fits(256, 64) && !fits(4096, 128) && !fits(256, 1 << 20));
+        assert!(!memory_fits(Shape { memory_bytes: 256 << 20, added_bytes: u64::MAX << 27, vcpus: 1 }));
+    }
 }

@@ -125,10 +125,10 @@ mod tests {
 
     use super::*;
 
-    const SHAPE: Shape = Shape { memory_bytes: 64 << 20, vcpus: 2 };
+    const SHAPE: Shape = Shape { memory_bytes: 64 << 20, added_bytes: 0, vcpus: 2 };
 
     fn state() -> MachineState {
-        let ram = crate::memory::reserve(&crate::arch::ram_ranges(SHAPE.memory_bytes)).unwrap();
+        let ram = crate::memory::reserve(&crate::arch::ram_ranges(SHAPE)).unwrap();
         let devices = DeviceSet::new(ram, &Window::default(), Backings::default()).unwrap();
         devices.quiesce().unwrap();
         MachineState {

@@ -3,6 +3,7 @@
 mod devices;
 mod disk;
 mod layers;
+mod memory;
 mod network;
 mod notices;
 mod preload;
@@ -69,6 +70,8 @@ impl Guest for VirtualMachine {
         let random = random.map_err(|error| failed("open /dev/urandom")(error.into()))?;
         credit_entropy(random.as_fd(), seed).map_err(failed("credit entropy"))?;
         self.set_clock(request.realtime_ns)?;
+        memory::add(request.added_memory_start, request.added_memory_bytes)
+            .map_err(|error| Refusal::from_error(Kind::FailedPrecondition, &error))?;
         if !request.hostname.is_empty() {
             let set = rustix::system::sethostname(request.hostname.as_bytes());
             set.map_err(|error| failed("set the host name")(error.into()))?;

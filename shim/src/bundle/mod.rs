@@ -6,6 +6,7 @@ mod images;
 mod layers;
 mod load;
 mod root;
+mod size;
 mod transform;
 
 use std::io;
@@ -16,6 +17,7 @@ use thiserror::Error;
 pub(crate) use layers::{EnsureLayers, RootLayers, Writable, locate as locate_layers};
 pub(crate) use load::Bundle;
 pub(crate) use root::Root;
+pub(crate) use size::Need;
 pub(crate) use transform::{GuestSpec, HostHooks, Neighbour, is_pid_namespace_own, resources};
 
 /// Why a bundle can't be run.

@@ -91,13 +91,16 @@ impl MicroVms {
     /// Starts a VM with a container in it.
     async fn start(&self, launch: &Launch, serves_files: bool) -> Result<MicroVm, SandboxError> {
         let annotations = launch.annotations.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let config = self.config.clone().with_annotations(annotations)?;
+        let host = rustix::system::sysinfo();
+        let (host_bytes, host_cpus) = (host.totalram.saturating_mul(host.mem_unit.into()), available_parallelism());
+        // Annotations count more than limits.
+        let config = launch.need.size(self.config.clone(), host_bytes, host_cpus)?.with_annotations(annotations)?;
         let machine = Machine::load(&config)?;
         let layers = layers(&launch.root);
         let disk = Disk::prepare(layers.writable, &config.paths.upper_template())?;
         let cgroup = launch.cgroup.clone().map(MadeCgroup::make).transpose()?;
         if let Some(MadeCgroup(cgroup)) = &cgroup {
-            let bounded = cgroup.bound_memory(machine.shape().memory_bytes);
+            let bounded = cgroup.bound_memory(machine.shape().total_bytes());
             bounded.map_err(|source| SandboxError::Cgroup { path: cgroup.path().to_owned(), source })?;
         }
         drop(host_cgroup::limit(cgroup.as_ref().map(|cgroup| &cgroup.0), &launch.resources)?);
@@ -159,6 +162,11 @@ impl MicroVms {
     fn asked_at(&self, container: &str) -> AskedAt {
         AskedAt { address: self.address.clone(), container: container.to_owned() }
     }
+}
+
+/// Processors of the host that may be used.
+fn available_parallelism() -> u64 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
 }
 
 /// The bake that was missing when a VM was started, if one was.

@@ -15,7 +15,7 @@ use oci_spec::runtime::LinuxResources;
 use supermachine::{HostDevice, Network, Recorder, Trace, Volume};
 use thiserror::Error;
 
-use crate::bundle::{Root, RootLayers};
+use crate::bundle::{Need, Root, RootLayers};
 use crate::host_cgroup::{HostCgroup, HostLimitError};
 use crate::io::Stream;
 use crate::remains::Remains;
@@ -86,6 +86,8 @@ pub(crate) struct Launch {
     pub(crate) root: Root,
     /// The program that it runs.
     pub(crate) program: Option<String>,
+    /// How much it may use.
+    pub(crate) need: Need,
     /// Whose network the VMM has.
     pub(crate) network: Network,
     /// The cgroup that the VMM is put into.

@@ -70,6 +70,7 @@ impl Service {
             id: request.id.clone(),
             root: self.locate_root(request, bundle).await?,
             program: bundle.program(),
+            need: bundle.need(),
             network: bundle.network()?,
             cgroup: HostCgroup::of(&bundle.spec),
             resources: bundle.host_resources(),

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use agent_proto::{AgentClient, ResumeRequest};
 use tokio::net::UnixStream;
 use ttrpc::r#async::{Client, transport::Socket};
-use vmm_api::{AGENT_PORT, Request};
+use vmm_api::{ADDED_MEMORY, AGENT_PORT, Request, Shape};
 
 use crate::launch::Attachments;
 use crate::vm::error::StartError;
@@ -51,10 +51,17 @@ impl std::fmt::Debug for Agent {
 }
 
 /// What makes a VM this one and no clone of another.
-pub(super) fn resume_request(hostname: &str) -> io::Result<ResumeRequest> {
+pub(super) fn resume_request(hostname: &str, shape: Shape) -> io::Result<ResumeRequest> {
     let mut entropy = vec![0; ENTROPY_BYTES];
     fill_random(&mut entropy)?;
-    Ok(ResumeRequest { entropy, realtime_ns: realtime_ns()?, hostname: hostname.to_owned(), ..Default::default() })
+    Ok(ResumeRequest {
+        entropy,
+        realtime_ns: realtime_ns()?,
+        hostname: hostname.to_owned(),
+        added_memory_start: ADDED_MEMORY,
+        added_memory_bytes: shape.added_bytes,
+        ..Default::default()
+    })
 }
 
 /// The host's wall clock, in nanoseconds since the epoch. Fails if the host's clock is set to what a guest's can't be.

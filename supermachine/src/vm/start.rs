@@ -185,7 +185,7 @@ impl Start<'_> {
                 return Err(error);
             }
         };
-        let request = resume_request(&self.launch.hostname).map_err(StartError::Io)?;
+        let request = resume_request(&self.launch.hostname, self.machine.shape).map_err(StartError::Io)?;
         let resumed = async {
             let answer = agent.client.resume(Context::default(), &request).await;
             let answered_us = micros(began);
@@ -254,7 +254,7 @@ impl Start<'_> {
             mode: started.mode,
             reason: started.reason.clone(),
             bake: started.bake,
-            memory_bytes: self.machine.shape.memory_bytes,
+            memory_bytes: self.machine.shape.total_bytes(),
             vcpus: self.machine.shape.vcpus,
             pid,
             agent_version: started.agent_version.clone(),

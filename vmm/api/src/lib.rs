@@ -47,13 +47,29 @@ pub mod exit_code {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fd(pub u8);
 
-/// Size of a virtual machine. Part of the machine key.
+/// Memory that a running machine takes in comes in blocks of so many bytes: what x86 kernels with less than 64 GiB of
+/// memory at boot count it in (`memory_block_size_bytes`).
+pub const MEMORY_BLOCK_BYTES: u64 = 128 << 20;
+/// Guest physical address from which on that memory is, above the windows of devices.
+pub const ADDED_MEMORY: u64 = 4 << 30;
+
+/// Size of a virtual machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
-    /// Guest memory in bytes; a multiple of 2 MiB, at least 64 MiB.
+    /// Guest memory that is there at boot, in bytes; a multiple of 2 MiB, at least 64 MiB. Part of the machine key.
     pub memory_bytes: u64,
+    /// Guest memory that the kernel is told of later, from [`ADDED_MEMORY`] on; a multiple of [`MEMORY_BLOCK_BYTES`], and
+    /// none with more than 3 GiB at boot. Machines that differ in it alone are restored from the same bakes.
+    pub added_bytes: u64,
     /// Virtual CPUs, 1 to 64.
     pub vcpus: u8,
+}
+
+impl Shape {
+    /// Guest memory in bytes, sooner or later.
+    pub fn total_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_add(self.added_bytes)
+    }
 }
 
 /// One squashfs file on the layer disk.

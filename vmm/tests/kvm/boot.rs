@@ -4,7 +4,7 @@ use vmm_api::{Shape, exit_code};
 
 use crate::support::Vmm;
 
-const SHAPE: Shape = Shape { memory_bytes: 256 << 20, vcpus: 1 };
+const SHAPE: Shape = Shape { memory_bytes: 256 << 20, added_bytes: 0, vcpus: 1 };
 
 /// Boots with an init script and returns the VMM's exit code and what was on the console.
 fn boot_and_end(script: &str) -> (Option<i32>, String) {

@@ -6,7 +6,7 @@ use vmm_api::{Failure, FailureKind, MemoryExtent, Reply, Shape, exit_code};
 
 use crate::support::{Bake, Vmm};
 
-const SHAPE: Shape = Shape { memory_bytes: 128 << 20, vcpus: 1 };
+const SHAPE: Shape = Shape { memory_bytes: 128 << 20, added_bytes: 0, vcpus: 1 };
 
 fn bake() -> Bake {
     let folder = tempfile::tempdir().unwrap();

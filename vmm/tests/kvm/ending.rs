@@ -9,7 +9,7 @@ use vmm_api::{Pages, Reply, Shape, exit_code};
 
 use crate::support::Vmm;
 
-const SHAPE: Shape = Shape { memory_bytes: 128 << 20, vcpus: 2 };
+const SHAPE: Shape = Shape { memory_bytes: 128 << 20, added_bytes: 0, vcpus: 2 };
 /// Ample for an emulated machine to end one process, and far below any time limit inside of the VMM.
 const AT_ONCE: Duration = Duration::from_secs(2);
 

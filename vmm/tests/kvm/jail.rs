@@ -12,7 +12,7 @@ use crate::support::Vmm;
 fn a_running_vmm_has_an_empty_root_and_no_privileges() {
     let folder = tempfile::tempdir().unwrap();
     let mut vmm = Vmm::spawn(&folder.path().join("console"));
-    vmm.boot("echo up; sleep 1000", Shape { memory_bytes: 128 << 20, vcpus: 2 });
+    vmm.boot("echo up; sleep 1000", Shape { memory_bytes: 128 << 20, added_bytes: 0, vcpus: 2 });
     // The threads restrict themselves while the guest begins to boot.
     vmm.await_console("greeting", |text| text.contains("up"));
     let process = format!("/proc/{}", vmm.pid());

@@ -58,7 +58,7 @@ fn await_progress(vmm: &mut Vmm, vcpus: u8, before: &[Option<u64>]) -> Vec<Optio
 fn round_trip(vcpus: u8, rounds: usize, capture: fn(&Vmm, Bake) -> Bake) {
     let folder = tempfile::tempdir().unwrap();
     let mut vmm = Vmm::spawn(&folder.path().join("boot"));
-    let cold = vmm.boot(BUSY, Shape { memory_bytes: 128 << 20, vcpus });
+    let cold = vmm.boot(BUSY, Shape { memory_bytes: 128 << 20, added_bytes: 0, vcpus });
     vmm.await_console("the number of vCPUs", |text| text.contains(&format!("vcpus {vcpus}")));
     let mut before = await_progress(&mut vmm, vcpus, &vec![None; 2 * usize::from(vcpus) + 1]);
     let mut bake = end(vmm, Vmm::capture);

@@ -89,7 +89,7 @@ impl Vmm {
             child,
             control: Some(control),
             console: console.into(),
-            shape: Shape { memory_bytes: 0, vcpus: 0 },
+            shape: Shape { memory_bytes: 0, added_bytes: 0, vcpus: 0 },
             spawned,
         }
     }

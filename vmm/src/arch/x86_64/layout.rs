@@ -1,6 +1,7 @@
 //! Guest physical addresses.
 
 use vm_memory::GuestAddress;
+use vmm_api::{ADDED_MEMORY, Shape};
 
 /// Where memory below 4 GiB ends at the latest; device windows follow.
 pub(super) const LOW_MEMORY_END: u64 = 3 << 30;
@@ -31,12 +32,15 @@ pub(super) const LOCAL_APIC: u32 = 0xfee0_0000;
 pub(super) const IDENTITY_MAP: u64 = 0xfffb_c000;
 pub(super) const TSS: usize = 0xfffb_d000;
 
-/// The ranges of guest memory: one from 0 to at most 3 GiB, the rest from 4 GiB.
-pub fn ram_ranges(bytes: u64) -> Vec<(GuestAddress, usize)> {
-    let low = bytes.min(LOW_MEMORY_END);
+/// The ranges of guest memory: one from 0 to at most 3 GiB, and from 4 GiB the rest, or what is added.
+pub fn ram_ranges(shape: Shape) -> Vec<(GuestAddress, usize)> {
+    let Shape { memory_bytes, added_bytes, .. } = shape;
+    let low = memory_bytes.min(LOW_MEMORY_END);
     let mut ranges = vec![(GuestAddress(0), low as usize)];
-    if bytes > low {
-        ranges.push((GuestAddress(HIGH_MEMORY), (bytes - low) as usize));
+    for (start, bytes) in [(HIGH_MEMORY, memory_bytes - low), (ADDED_MEMORY, added_bytes)] {
+        if bytes > 0 {
+            ranges.push((GuestAddress(start), bytes as usize));
+        }
     }
     ranges
 }
@@ -47,8 +51,10 @@ mod tests {
 
     #[test]
     fn memory_leaves_the_device_window_free() {
-        assert_eq!(ram_ranges(256 << 20), [(GuestAddress(0), 256 << 20)]);
-        assert_eq!(ram_ranges(3 << 30), [(GuestAddress(0), 3 << 30)]);
-        assert_eq!(ram_ranges(5 << 30), [(GuestAddress(0), 3 << 30), (GuestAddress(4 << 30), 2 << 30)]);
+        let ranges = |memory_bytes, added_bytes| ram_ranges(Shape { memory_bytes, added_bytes, vcpus: 1 });
+        assert_eq!(ranges(256 << 20, 0), [(GuestAddress(0), 256 << 20)]);
+        assert_eq!(ranges(3 << 30, 0), [(GuestAddress(0), 3 << 30)]);
+        let both = [(GuestAddress(0), 3 << 30), (GuestAddress(4 << 30), 2 << 30)];
+        assert_eq!((ranges(5 << 30, 0), ranges(3 << 30, 2 << 30)), (both.into(), both.into()));
     }
 }
