@@ -21,5 +21,6 @@ pub fn boot(request: &Boot, fds: &mut Packet<()>, stopwatch: Stopwatch) -> Resul
         template.apply(vcpu, index, request.shape.vcpus)?;
     }
     arch::load_kernel(&mapped.ram, &mapped.vcpus, kernel, initrd, &request.cmdline)?;
+    arch::begin_generation(&mapped.ram)?;
     mapped.wire(|ram, window, backings, console| Ok((DeviceSet::new(ram, window, backings)?, Console::new(console)?)))
 }

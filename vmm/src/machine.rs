@@ -8,7 +8,7 @@ use devices::{Backings, Console, DeviceError, DeviceSet, FileServer, Window, lay
 use kvm_ioctls::VcpuFd;
 use vmm_api::{ControlError, Disks, FailureKind, Host, Network, Packet, Shape, Timeline};
 
-use crate::arch::{self, KernelError, Ports, StateError};
+use crate::arch::{self, GenerationError, KernelError, Ports, StateError};
 use crate::jail::{self, FileAccess, JailError};
 use crate::kvm::{Kvm, KvmError, Vm};
 use crate::memory::{self, ExtentError, Extents, GuestRam, MemoryError};
@@ -55,6 +55,9 @@ pub enum StartError {
     /// The bake's processor state.
     #[error("the bake's processor state can't be restored")]
     Processor(#[from] StateError),
+    /// The generation id.
+    #[error("the machine can't be given a generation id of its own")]
+    Generation(#[from] GenerationError),
     /// A device.
     #[error("a device can't be set up")]
     Device(#[from] DeviceError),
@@ -74,7 +77,7 @@ impl StartError {
     pub fn kind(&self) -> FailureKind {
         match self {
             Self::Request(_) | Self::Shape { .. } | Self::Device(DeviceError::Backing { .. }) => FailureKind::Invalid,
-            Self::Kvm(_) => FailureKind::Kvm,
+            Self::Kvm(_) | Self::Generation(GenerationError::Interrupt(_)) => FailureKind::Kvm,
             Self::Extents(_) | Self::State(_) | Self::Processor(_) | Self::Device(DeviceError::State { .. }) => {
                 FailureKind::BadBake
             }
@@ -82,6 +85,7 @@ impl StartError {
             Self::Jail(_)
             | Self::Memory(_)
             | Self::MemoryFile(_)
+            | Self::Generation(_)
             | Self::Device(_)
             | Self::Files(_)
             | Self::Thread(_) => FailureKind::Io,

@@ -5,6 +5,7 @@ use std::fs::File;
 use devices::{Console, DeviceSet};
 use vmm_api::{Packet, Restore};
 
+use crate::arch;
 use crate::machine::{Opened, StartError, Wired};
 use crate::state::MachineState;
 use crate::timeline::Stopwatch;
@@ -23,6 +24,8 @@ pub fn restore(request: Restore, fds: &mut Packet<()>, stopwatch: Stopwatch) -> 
     for (state, vcpu) in vcpus.iter().zip(&mapped.vcpus) {
         state.arm_timer(vcpu)?;
     }
+    arch::begin_generation(&mapped.ram)?;
+    arch::announce_generation(&mapped.vm)?;
     mapped.wire(|ram, window, backings, out| {
         Ok((DeviceSet::restore(devices, ram, window, backings)?, Console::restore(console, out)?))
     })

@@ -9,13 +9,15 @@ use linux_loader::loader::{self, Elf, KernelLoader};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory};
 
 use super::layout::{
-    ACPI, ACPI_BYTES, CMDLINE, CMDLINE_BYTES, CONVENTIONAL_END, EXTENDED_MEMORY, HIGH_MEMORY, LOW_MEMORY_END, ZERO_PAGE,
+    ACPI, ACPI_BYTES, CMDLINE, CMDLINE_BYTES, CONVENTIONAL_END, EXTENDED_MEMORY, GENERATION, HIGH_MEMORY,
+    LOW_MEMORY_END, ZERO_PAGE,
 };
 use super::{acpi, bootstrap};
 use crate::kvm::KvmError;
 use crate::memory::{GuestRam, PAGE_BYTES};
 
 const E820_RAM: u32 = 1;
+const E820_RESERVED: u32 = 2;
 const E820_ACPI: u32 = 3;
 
 /// A kernel could not be made ready to run.
@@ -104,18 +106,39 @@ fn boot_parameters(ram: &GuestRam, ramdisk: (u32, u32), cmdline_bytes: usize) ->
     params.hdr.cmdline_size = cmdline_bytes as u32;
     (params.hdr.ramdisk_image, params.hdr.ramdisk_size) = ramdisk;
 
+    let map = memory_map(ram);
+    params.e820_entries = map.len() as u8;
+    for (entry, (addr, size, type_)) in params.e820_table.iter_mut().zip(map) {
+        *entry = boot_e820_entry { addr, size, type_ };
+    }
+    params
+}
+
+/// Address, length and kind of each range, as a PC's firmware would list them.
+fn memory_map(ram: &GuestRam) -> Vec<(u64, u64, u32)> {
     let mut map = vec![
         (0, CONVENTIONAL_END, E820_RAM),
         (ACPI, ACPI_BYTES, E820_ACPI),
+        (GENERATION, PAGE_BYTES, E820_RESERVED),
         (EXTENDED_MEMORY, low_memory_end(ram) - EXTENDED_MEMORY, E820_RAM),
     ];
     let end = ram.last_addr().raw_value() + 1;
     if end > HIGH_MEMORY {
         map.push((HIGH_MEMORY, end - HIGH_MEMORY, E820_RAM));
     }
-    params.e820_entries = map.len() as u8;
-    for (entry, (addr, size, type_)) in params.e820_table.iter_mut().zip(map) {
-        *entry = boot_e820_entry { addr, size, type_ };
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_map_reserves_the_generation_id_and_overlaps_nowhere() {
+        for bytes in [64 << 20, 5 << 30] {
+            let map = memory_map(&crate::memory::reserve(&super::super::ram_ranges(bytes)).unwrap());
+            assert!(map.is_sorted_by(|before, after| before.0 + before.1 <= after.0), "{map:x?}");
+            assert!(map.contains(&(GENERATION, PAGE_BYTES, E820_RESERVED)), "{map:x?}");
+        }
     }
-    params
 }
