@@ -8,7 +8,7 @@ use agent_proto::Empty;
 use bake::{Draft, Extent, Key, Level, PublishError, Published, Reason, StoreError};
 use tokio::time::{Instant, sleep, timeout};
 use ttrpc::context::Context;
-use vmm_api::{Boot, Disks, FailureKind, Host, MemoryExtent, Reply, Request};
+use vmm_api::{Boot, Disks, FailureKind, Host, MemoryExtent, Reply, Request, Shape};
 
 use crate::console::last_lines;
 use crate::error::ErrorKind;
@@ -144,7 +144,8 @@ async fn boot_and_prepare(machine: &Machine, directory: &RunDirectory) -> Result
             network: vmm_api::Network::New,
             serves_files: false,
         },
-        shape: machine.shape,
+        // Whatever the number that a restored machine is to have.
+        shape: Shape { vcpus: 1, ..machine.shape },
         kernel: attachments.attach(&kernel),
         initrd: attachments.attach(&initrd),
         cmdline: machine.cmdline.clone(),

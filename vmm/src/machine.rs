@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use devices::{Backings, Console, DeviceError, DeviceSet, FileServer, Window, layout};
 use kvm_ioctls::VcpuFd;
-use vmm_api::{ControlError, Disks, FailureKind, Host, Network, Packet, Shape, Timeline};
+use vmm_api::{ControlError, Disks, FailureKind, Host, MAX_VCPUS, Network, Packet, Shape, Timeline};
 
 use crate::arch::{self, GenerationError, KernelError, Ports, StateError};
 use crate::jail::{self, FileAccess, JailError};
@@ -25,7 +25,7 @@ pub enum StartError {
     Request(#[from] ControlError),
     /// The size is out of range.
     #[error(
-        "a machine with {vcpus} vCPUs and {memory_bytes} bytes of memory can't be made: 1 to 64 vCPUs and a multiple of \
+        "a machine with {vcpus} vCPUs and {memory_bytes} bytes of memory can't be made: 1 to {MAX_VCPUS} vCPUs and a multiple of \
          2 MiB from 64 MiB to 1 TiB are possible"
     )]
     Shape {
@@ -130,7 +130,7 @@ impl Opened {
     ) -> Result<Self, StartError> {
         let Shape { memory_bytes, vcpus } = shape;
         let memory_fits = (64 << 20..=1 << 40).contains(&memory_bytes) && memory_bytes.is_multiple_of(2 << 20);
-        if !(1..=64).contains(&vcpus) || !memory_fits {
+        if !(1..=MAX_VCPUS).contains(&vcpus) || !memory_fits {
             return Err(StartError::Shape { vcpus, memory_bytes });
         }
         let network = match host.network {

@@ -5,6 +5,7 @@ mod disk;
 mod layers;
 mod network;
 mod notices;
+mod processors;
 mod rootfs;
 mod upper;
 mod uppers;
@@ -68,6 +69,7 @@ impl Guest for VirtualMachine {
         let random = random.map_err(|error| failed("open /dev/urandom")(error.into()))?;
         credit_entropy(std::os::fd::AsFd::as_fd(&random), seed).map_err(failed("credit entropy"))?;
         self.set_clock(request.realtime_ns)?;
+        processors::bring_up(request.vcpus).map_err(failed("bring the processors up"))?;
         if !request.hostname.is_empty() {
             let set = rustix::system::sethostname(request.hostname.as_bytes());
             set.map_err(|error| failed("set the host name")(error.into()))?;

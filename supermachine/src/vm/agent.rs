@@ -51,10 +51,16 @@ impl std::fmt::Debug for Agent {
 }
 
 /// What makes a VM this one and no clone of another.
-pub(super) fn resume_request(hostname: &str) -> io::Result<ResumeRequest> {
+pub(super) fn resume_request(hostname: &str, vcpus: u8) -> io::Result<ResumeRequest> {
     let mut entropy = vec![0; ENTROPY_BYTES];
     fill_random(&mut entropy)?;
-    Ok(ResumeRequest { entropy, realtime_ns: realtime_ns()?, hostname: hostname.to_owned(), ..Default::default() })
+    Ok(ResumeRequest {
+        entropy,
+        realtime_ns: realtime_ns()?,
+        hostname: hostname.to_owned(),
+        vcpus: vcpus.into(),
+        ..Default::default()
+    })
 }
 
 /// The host's wall clock, in nanoseconds since the epoch. Fails if the host's clock is set to what a guest's can't be.

@@ -152,7 +152,7 @@ impl Start<'_> {
                 return Err(error);
             }
         };
-        let request = resume_request(&self.launch.hostname).map_err(StartError::Io)?;
+        let request = resume_request(&self.launch.hostname, self.machine.shape.vcpus).map_err(StartError::Io)?;
         let resumed = async {
             let answer = agent.client.resume(Context::default(), &request).await;
             let answered_us = micros(began);

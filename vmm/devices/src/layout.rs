@@ -4,7 +4,7 @@
 //! features or to its configuration space is a new [`VERSION`].
 
 /// Version of the layout; part of the machine key.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Guest physical address of the first virtio-mmio slot.
 pub const MMIO_BASE: u64 = 0xd000_0000;

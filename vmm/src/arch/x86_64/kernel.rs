@@ -20,6 +20,10 @@ const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
 const E820_ACPI: u32 = 3;
 
+/// Ends every command line. A kernel that begins with one processor would turn its locks into plain instructions, and
+/// back when the second one comes: that writes to most of its text, of which then no page is shared with other guests.
+const ONE_VCPU: &str = " maxcpus=1 noreplace-smp";
+
 /// A kernel could not be made ready to run.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
@@ -36,7 +40,7 @@ pub enum KernelError {
         initrd_bytes: u64,
     },
     /// The command line is too long or can't be passed.
-    #[error("the kernel command line has {bytes} bytes or a zero in it; at most {} bytes can be passed", CMDLINE_BYTES - 1)]
+    #[error("the kernel command line has {bytes} bytes or a zero in it; at most {} bytes can be passed", CMDLINE_BYTES - 1 - ONE_VCPU.len())]
     Cmdline {
         /// Its length.
         bytes: usize,
@@ -49,28 +53,27 @@ pub enum KernelError {
     Registers(#[from] KvmError),
 }
 
-/// Loads a kernel and an initial ramdisk and points the first vCPU at it. The other vCPUs wait to be started by it.
+/// Loads a kernel and an initial ramdisk and points the first vCPU at it. The kernel leaves the other vCPUs alone until
+/// it is asked to bring them up, so that what is captured needs none of them; it has room for `room` of them.
 pub fn load_kernel(
     ram: &GuestRam,
-    vcpus: &[VcpuFd],
+    first: &VcpuFd,
     mut kernel: File,
     mut initrd: File,
     cmdline: &str,
+    room: u8,
 ) -> Result<(), KernelError> {
     let loaded = Elf::load(ram, None, &mut kernel, Some(GuestAddress(EXTENDED_MEMORY))).map_err(KernelError::Kernel)?;
     let ramdisk = load_initrd(ram, &mut initrd, loaded.kernel_end)?;
+    let cmdline = format!("{cmdline}{ONE_VCPU}");
     if cmdline.len() >= CMDLINE_BYTES || cmdline.contains('\0') {
         return Err(KernelError::Cmdline { bytes: cmdline.len() });
     }
     ram.write_slice(cmdline.as_bytes(), GuestAddress(CMDLINE))?;
     ram.write_obj(0u8, GuestAddress(CMDLINE + cmdline.len() as u64))?;
-    let vcpu_count = u8::try_from(vcpus.len()).unwrap_or(u8::MAX);
-    ram.write_slice(&acpi::tables(vcpu_count), GuestAddress(ACPI))?;
+    ram.write_slice(&acpi::tables(room), GuestAddress(ACPI))?;
     ram.write_obj(boot_parameters(ram, ramdisk, cmdline.len()), GuestAddress(ZERO_PAGE))?;
-    if let Some(first) = vcpus.first() {
-        bootstrap::set_registers(first, ram, loaded.kernel_load)?;
-    }
-    Ok(())
+    bootstrap::set_registers(first, ram, loaded.kernel_load)
 }
 
 /// Puts the ramdisk as high as it fits below 3 GiB and returns its address and length.
