@@ -104,7 +104,7 @@ pub(crate) struct Bake {
     /// Guest memory, in bytes or as 256M, instead of the configured
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory: Option<Bytes>,
-    /// Virtual CPUs, instead of the configured
+    /// Virtual CPUs of such a machine, instead of the configured; one bake is for 1 to 8, another for more
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) vcpus: Option<u8>,
     /// Makes it anew if it is there already

@@ -35,14 +35,14 @@ answer_of() { sed -E 's/.*spawn_to_answer_us=([0-9]+).*/\1/'; }
 # Those that are in use stay.
 forget_bakes() { supermachine prune --all >/dev/null && supermachine ls --json | jq -e '.bakes == []' >/dev/null; }
 
-# Usage: ours_once MODE TOTALS ANSWERS; appends a start in that mode to two files.
+# Usage: ours_once MODE TOTALS ANSWERS OPTION...; appends a start in that mode to two files.
 ours_once() {
     local mode
     starts=$(start_lines | wc -l)
-    run_once "${ours[@]}" >>"$2"
+    run_once "${ours[@]}" "${@:4}" >>"$2"
     wait_for 60 'the log line of a start' a_start_was_logged
     mode=$(start_lines | tail -n 1 | mode_of)
-    case $mode in "$1"*) ;; *) fail "expected a start that is $1, got $mode" ;; esac
+    case $mode in "$1"*) ;; *) fail "expected a start that is $1, got: $(start_lines | tail -n 1)" ;; esac
     start_lines | tail -n 1 | answer_of >>"$3"
 }
 
@@ -83,6 +83,9 @@ done
 for ((i = 0; i < runs; i++)); do
     run_once >>runc
     ours_once 'restored(image)' restored restored-answer
+    for cpus in 2 4; do
+        ours_once 'restored(image)' $cpus-cpus $cpus-cpus-answer --annotation io.supermachine.config.vm.vcpus=$cpus
+    done
 done
 ctr run --detach $image runs-runc sleep infinity
 ctr run --detach "${ours[@]}" $image runs-ours sleep infinity
@@ -110,6 +113,10 @@ printf "$row" '' 'whole command' 'to runc' "VMM spawn to agent's answer" ''
 printf "$row" runc "$runc" 1.00 - ''
 printf "$row" cold "$cold" "$(ratio $cold $runc)" "$cold_answer" ''
 printf "$row" restored "$restored" "$(ratio $restored $runc)" "$restored_answer" ''
+for cpus in 2 4; do
+    total=$(median $cpus-cpus)
+    printf "$row" "… $cpus CPUs" "$total" "$(ratio "$total" "$runc")" "$(median $cpus-cpus-answer)" ''
+done
 
 pod_runc=$(median pod-runc) pod_ours=$(median pod-ours)
 printf '\nthe same in a pod that runs; median ms of %s\n' "$runs"

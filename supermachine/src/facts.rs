@@ -69,7 +69,7 @@ pub(crate) async fn gather(machine: &Machine) -> Result<MachineFacts, MachineErr
         initrd,
         device_layout: described.device_layout,
         memory_bytes: machine.shape.memory_bytes,
-        vcpus: machine.shape.vcpus,
+        vcpus: machine.shape.room(),
         cmdline: machine.cmdline.clone(),
     })
 }

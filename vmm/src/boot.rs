@@ -20,6 +20,9 @@ pub fn boot(request: &Boot, fds: &mut Packet<()>, stopwatch: Stopwatch) -> Resul
     for (index, vcpu) in (0..).zip(&mapped.vcpus) {
         template.apply(vcpu, index, request.shape.vcpus)?;
     }
-    arch::load_kernel(&mapped.ram_at_boot()?, &mapped.vcpus, kernel, initrd, &request.cmdline)?;
+    if let Some(first) = mapped.vcpus.first() {
+        arch::load_kernel(&mapped.ram_at_boot()?, first, kernel, initrd, &request.cmdline, request.shape.room())?;
+    }
+    arch::begin_generation(&mapped.ram)?;
     mapped.wire(|ram, window, backings, console| Ok((DeviceSet::new(ram, window, backings)?, Console::new(console)?)))
 }

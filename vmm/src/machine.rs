@@ -8,11 +8,11 @@ use devices::{Backings, Console, DeviceError, DeviceSet, FileServer, Window, lay
 use kvm_ioctls::VcpuFd;
 use vm_memory::GuestAddress;
 use vmm_api::{
-    ADDED_MEMORY, ControlError, Disks, FailureKind, Host, MEMORY_BLOCK_BYTES, MemoryExtent, Network, Packet, Shape,
-    Timeline,
+    ADDED_MEMORY, ControlError, Disks, FailureKind, Host, MAX_VCPUS, MEMORY_BLOCK_BYTES, MemoryExtent, Network, Packet,
+    Shape, Timeline,
 };
 
-use crate::arch::{self, KernelError, Ports, StateError};
+use crate::arch::{self, GenerationError, KernelError, Ports, StateError};
 use crate::jail::{self, FileAccess, JailError};
 use crate::kvm::{Kvm, KvmError, Vm};
 use crate::memory::{self, ExtentError, Extents, GuestRam, MAX_FILES, MemoryError, Origin};
@@ -29,7 +29,7 @@ pub enum StartError {
     Request(#[from] ControlError),
     /// The size is out of range.
     #[error(
-        "a machine with {vcpus} vCPUs, {memory_bytes} bytes of memory and {added_bytes} more can't be made: 1 to 64 vCPUs, a \
+        "a machine with {vcpus} vCPUs, {memory_bytes} bytes of memory and {added_bytes} more can't be made: 1 to {MAX_VCPUS} vCPUs, a \
          multiple of 2 MiB from 64 MiB to 1 TiB, and with at most 3 GiB of that a multiple of 128 MiB more are possible"
     )]
     Shape {
@@ -67,6 +67,9 @@ pub enum StartError {
     /// The bake's processor state.
     #[error("the bake's processor state can't be restored")]
     Processor(#[from] StateError),
+    /// The generation id.
+    #[error("the machine can't be given a generation id of its own")]
+    Generation(#[from] GenerationError),
     /// A device.
     #[error("a device can't be set up")]
     Device(#[from] DeviceError),
@@ -89,7 +92,7 @@ impl StartError {
             | Self::Shape { .. }
             | Self::MemoryFiles { .. }
             | Self::Device(DeviceError::Backing { .. }) => FailureKind::Invalid,
-            Self::Kvm(_) => FailureKind::Kvm,
+            Self::Kvm(_) | Self::Generation(GenerationError::Interrupt(_)) => FailureKind::Kvm,
             Self::Extents(_) | Self::State(_) | Self::Processor(_) | Self::Device(DeviceError::State { .. }) => {
                 FailureKind::BadBake
             }
@@ -97,6 +100,7 @@ impl StartError {
             Self::Jail(_)
             | Self::Memory(_)
             | Self::MemoryFile(_)
+            | Self::Generation(_)
             | Self::Device(_)
             | Self::Files(_)
             | Self::Thread(_) => FailureKind::Io,
@@ -151,7 +155,7 @@ impl Opened {
         stopwatch: Stopwatch,
     ) -> Result<Self, StartError> {
         let Shape { memory_bytes, added_bytes, vcpus } = shape;
-        if !(1..=64).contains(&vcpus) || !memory_fits(shape) {
+        if !(1..=MAX_VCPUS).contains(&vcpus) || !memory_fits(shape) {
             return Err(StartError::Shape { vcpus, memory_bytes, added_bytes });
         }
         let network = match host.network {

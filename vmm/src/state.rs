@@ -12,7 +12,7 @@ use crate::arch::{StateError, VcpuState, VmState};
 
 const MAGIC: [u8; 8] = *b"SMSTATE\0";
 /// Any change of what is saved is a new version; there is no reading of old ones: a bake is made anew instead.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 const HEADER_BYTES: usize = 12;
 /// Far above what 64 vCPUs and all devices take.
 const MAX_BYTES: u64 = 16 << 20;
@@ -45,7 +45,9 @@ pub enum StateFileError {
     #[error("the machine's state doesn't encode")]
     Encode(#[source] postcard::Error),
     /// It is of another machine.
-    #[error("the bake's state is of a machine with {vcpus} vCPUs and {memory_bytes} bytes of memory, not of this one")]
+    #[error(
+        "the bake's state has {vcpus} vCPUs and {memory_bytes} bytes of memory, which is more than this machine has, or another size"
+    )]
     Shape {
         /// Its number of vCPUs.
         vcpus: usize,
@@ -64,7 +66,7 @@ pub struct MachineState {
     pub memory_bytes: u64,
     /// State that vCPUs share.
     pub vm: VmState,
-    /// vCPUs in order.
+    /// The vCPUs that it had, in order: at least one. Those that another machine has besides wait to be brought up.
     pub vcpus: Vec<VcpuState>,
     /// The virtio devices; they check it themselves.
     pub devices: DeviceSetState,
@@ -109,7 +111,7 @@ impl MachineState {
             return Err(StateFileError::Version { found });
         }
         let state: Self = postcard::from_bytes(body).map_err(StateFileError::Decode)?;
-        if state.vcpus.len() != usize::from(shape.vcpus) || state.memory_bytes != shape.memory_bytes {
+        if !(1..=usize::from(shape.vcpus)).contains(&state.vcpus.len()) || state.memory_bytes != shape.memory_bytes {
             return Err(StateFileError::Shape { vcpus: state.vcpus.len(), memory_bytes: state.memory_bytes });
         }
         state.vm.validate()?;
@@ -150,6 +152,12 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_may_have_more_vcpus_than_its_state() {
+        let good = state().encode().unwrap();
+        assert_eq!(MachineState::decode(&good, Shape { vcpus: 64, ..SHAPE }).unwrap().vcpus.len(), 2);
+    }
+
+    #[test]
     fn another_version_shape_or_kind_of_file_is_told_apart() {
         let good = state().encode().unwrap();
         let mut newer = good.clone();
@@ -157,9 +165,16 @@ mod tests {
         assert!(
             matches!(MachineState::decode(&newer, SHAPE), Err(StateFileError::Version { found }) if found == VERSION + 1)
         );
-        let larger = Shape { vcpus: 3, ..SHAPE };
-        assert!(matches!(MachineState::decode(&good, larger), Err(StateFileError::Shape { vcpus: 2, .. })));
+        let smaller = Shape { vcpus: 1, ..SHAPE };
+        assert!(matches!(MachineState::decode(&good, smaller), Err(StateFileError::Shape { vcpus: 2, .. })));
+        let roomier = Shape { memory_bytes: 128 << 20, ..SHAPE };
+        assert!(matches!(MachineState::decode(&good, roomier), Err(StateFileError::Shape { .. })));
         assert!(matches!(MachineState::decode(b"\x7fELF", SHAPE), Err(StateFileError::NotState { bytes: 4 })));
+        let none = MachineState { vcpus: vec![], ..state() };
+        assert!(matches!(
+            MachineState::decode(&none.encode().unwrap(), SHAPE),
+            Err(StateFileError::Shape { vcpus: 0, .. })
+        ));
         let contradiction = MachineState { vm: VmState::blank(), vcpus: vec![], ..state() };
         assert!(MachineState::decode(&contradiction.encode().unwrap(), SHAPE).is_err());
     }

@@ -60,6 +60,7 @@ struct Made {
     /// Whether it was there before, and nothing was done.
     already_there: bool,
     memory_bytes: u64,
+    /// The most that a machine restored from it may have.
     vcpus: u8,
     took_us: u64,
 }
@@ -93,7 +94,7 @@ pub(crate) async fn run(host: &Host, options: arguments::Bake) -> Result<(), Bak
         key: baked.key,
         already_there: baked.already_there,
         memory_bytes: shape.memory_bytes,
-        vcpus: shape.vcpus,
+        vcpus: shape.room(),
         took_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
     };
     Ok(show(options.format.json, &made, text)?)

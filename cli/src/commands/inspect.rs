@@ -203,7 +203,7 @@ fn lines_of_facts(facts: &Facts) -> Vec<(&'static str, String)> {
     );
     vec![
         ("memory", bytes(facts.memory_bytes)),
-        ("vCPUs", facts.vcpus.to_string()),
+        ("vCPUs", format!("up to {}", facts.vcpus)),
         ("host", format!("{}, {}, {}", facts.architecture, facts.backend, facts.host_kernel)),
         ("CPU", cpu),
         ("CPU features", facts.cpu_features_sha256.clone()),

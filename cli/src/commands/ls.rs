@@ -35,6 +35,7 @@ struct Bake {
     /// None, as memory and vCPUs, if the manifest can't be used.
     level: Option<Level>,
     memory_bytes: Option<u64>,
+    /// The most that a machine restored from it may have.
     vcpus: Option<u8>,
     disk_bytes: u64,
     made_unix_s: Option<u64>,
@@ -143,7 +144,7 @@ fn table_of_bakes(bakes: &[Bake]) -> Table<7> {
             short(bake.key),
             bake.level.map_or_else(|| "damaged".to_owned(), |level| level.to_string()),
             bake.memory_bytes.map_or_else(|| "-".to_owned(), bytes),
-            bake.vcpus.map_or_else(|| "-".to_owned(), |vcpus| vcpus.to_string()),
+            bake.vcpus.map_or_else(|| "-".to_owned(), |most| format!("up to {most}")),
             bytes(bake.disk_bytes),
             bake.age.clone().unwrap_or_else(|| "-".to_owned()),
             used,
@@ -186,7 +187,10 @@ mod tests {
         let words = |line: usize| lines[line].split_whitespace().collect::<Vec<_>>().join(" ");
         assert_eq!(words(0), "BAKE LEVEL MEMORY VCPUS SIZE AGE IN USE");
         let row = words(1);
-        assert!(row.starts_with(&format!("{} base 256 MiB 1 ", short(key))) && row.ends_with("1 machine"), "{row}");
+        assert!(
+            row.starts_with(&format!("{} base 256 MiB up to 1 ", short(key))) && row.ends_with("1 machine"),
+            "{row}"
+        );
         assert_eq!(words(3), "MACHINE MODE BAKE SINCE REASON");
         assert!(words(4).starts_with(&format!("default/web restored(base) {}", short(key))), "{text}");
         assert!(words(5).starts_with("default/first cold - ") && words(5).ends_with("no bake yet"), "{text}");

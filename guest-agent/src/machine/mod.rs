@@ -7,6 +7,7 @@ mod memory;
 mod network;
 mod notices;
 mod preload;
+mod processors;
 mod rootfs;
 mod upper;
 mod uppers;
@@ -72,6 +73,7 @@ impl Guest for VirtualMachine {
         self.set_clock(request.realtime_ns)?;
         memory::add(request.added_memory_start, request.added_memory_bytes)
             .map_err(|error| Refusal::from_error(Kind::FailedPrecondition, &error))?;
+        processors::bring_up(request.vcpus).map_err(failed("bring the processors up"))?;
         if !request.hostname.is_empty() {
             let set = rustix::system::sethostname(request.hostname.as_bytes());
             set.map_err(|error| failed("set the host name")(error.into()))?;

@@ -7,7 +7,7 @@ use agent_proto::{Empty, Layer, PrepareImageRequest};
 use bake::{Bake, Draft, Extent};
 use tokio::time::{Instant, sleep, timeout};
 use ttrpc::context::Context;
-use vmm_api::{Boot, Disks, FailureKind, Host, MemoryExtent, Pages, Reply, Request, Restore};
+use vmm_api::{Boot, Disks, FailureKind, Host, MemoryExtent, Pages, Reply, Request, Restore, Shape};
 
 use super::BakeError;
 use crate::console::last_lines;
@@ -42,7 +42,7 @@ impl<'a> Guest<'a> {
         let mut attachments = Attachments::default();
         let request = Request::Boot(Boot {
             host: host(machine, &console, &mut attachments),
-            shape: machine.shape,
+            shape: captured(machine.shape),
             kernel: attachments.attach(&kernel),
             initrd: attachments.attach(&initrd),
             cmdline: machine.cmdline.clone(),
@@ -62,7 +62,7 @@ impl<'a> Guest<'a> {
         let mut attachments = Attachments::default();
         let request = Request::Restore(Restore {
             host: host(machine, &console, &mut attachments),
-            shape: machine.shape,
+            shape: captured(machine.shape),
             state: attachments.attach(&bake.state),
             memory: memory_files(bake, &mut attachments),
             disks: disks.attach(&mut attachments),
@@ -113,6 +113,12 @@ impl<'a> Guest<'a> {
         self.process.stop().await;
         Ok(extents)
     }
+}
+
+/// The size of a guest that is to be captured: whatever the number of processors and the memory that a restored machine is
+/// to have besides.
+fn captured(shape: Shape) -> Shape {
+    Shape { vcpus: 1, added_bytes: 0, ..shape }
 }
 
 /// What a guest that is to be captured has of the host: nothing but where its console goes.

@@ -58,6 +58,7 @@ pub(super) fn resume_request(hostname: &str, shape: Shape) -> io::Result<ResumeR
         entropy,
         realtime_ns: realtime_ns()?,
         hostname: hostname.to_owned(),
+        vcpus: shape.vcpus.into(),
         added_memory_start: ADDED_MEMORY,
         added_memory_bytes: shape.added_bytes,
         ..Default::default()

@@ -29,6 +29,9 @@ pub const CARDS: usize = 4;
 /// then on delivers connections to the guest.
 pub const READY_PORT: u32 = 1024;
 
+/// Most virtual CPUs of a machine.
+pub const MAX_VCPUS: u8 = 64;
+
 /// Exit codes of the VMM process.
 pub mod exit_code {
     /// Told to stop, or the control socket was closed.
@@ -53,7 +56,7 @@ pub const MEMORY_BLOCK_BYTES: u64 = 128 << 20;
 /// Guest physical address from which on that memory is, above the windows of devices.
 pub const ADDED_MEMORY: u64 = 4 << 30;
 
-/// Size of a virtual machine.
+/// Size of a virtual machine. Its memory and what CPUs it has room for are part of the machine key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Shape {
     /// Guest memory that is there at boot, in bytes; a multiple of 2 MiB, at least 64 MiB. Part of the machine key.
@@ -61,7 +64,7 @@ pub struct Shape {
     /// Guest memory that the kernel is told of later, from [`ADDED_MEMORY`] on; a multiple of [`MEMORY_BLOCK_BYTES`], and
     /// none with more than 3 GiB at boot. Machines that differ in it alone are restored from the same bakes.
     pub added_bytes: u64,
-    /// Virtual CPUs, 1 to 64.
+    /// Virtual CPUs, 1 to 64. A guest boots on the first of them; the others wait until it brings them up.
     pub vcpus: u8,
 }
 
@@ -69,6 +72,16 @@ impl Shape {
     /// Guest memory in bytes, sooner or later.
     pub fn total_bytes(&self) -> u64 {
         self.memory_bytes.saturating_add(self.added_bytes)
+    }
+
+    /// Virtual CPUs that its guest has room for, which is no less than it has: all that one bake serves.
+    ///
+    /// A Linux guest sets 180 KiB aside for each when it boots, and more for each cgroup and network namespace: room for
+    /// 64 takes 12 MiB of every guest. Few are that large, so those have bakes of their own.
+    #[must_use]
+    pub fn room(self) -> u8 {
+        const USUAL: u8 = 8;
+        if self.vcpus <= USUAL { USUAL } else { MAX_VCPUS }
     }
 }
 
@@ -335,4 +348,16 @@ pub enum FailureKind {
     BadKernel,
     /// Input or output failed (a full disk, say).
     Io,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_has_room_for_every_cpu_and_machines_of_usual_size_have_the_same() {
+        let room = |vcpus| Shape { memory_bytes: 64 << 20, added_bytes: 0, vcpus }.room();
+        assert!((1..=MAX_VCPUS).all(|vcpus| (vcpus..=MAX_VCPUS).contains(&room(vcpus))));
+        assert!((1..=8).all(|vcpus| room(vcpus) == room(1)));
+    }
 }

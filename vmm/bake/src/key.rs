@@ -44,7 +44,7 @@ pub struct MachineFacts {
     pub device_layout: u32,
     /// Guest memory in bytes.
     pub memory_bytes: u64,
-    /// Virtual CPUs.
+    /// Virtual CPUs that the guest has room for. It was captured with one of them.
     pub vcpus: u8,
     /// Guest kernel command line.
     pub cmdline: String,

@@ -4,7 +4,7 @@
 //! features or to its configuration space is a new [`VERSION`].
 
 /// Version of the layout; part of the machine key.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 6;
 
 /// Guest physical address of the first virtio-mmio slot.
 pub const MMIO_BASE: u64 = 0xd000_0000;
@@ -63,6 +63,10 @@ pub const CONSOLE_PORT: u16 = 0x3f8;
 pub const CONSOLE_PORTS: u16 = 8;
 /// Interrupt line of the serial console. Edge triggered.
 pub const CONSOLE_GSI: u32 = 4;
+
+/// Interrupt line that tells the guest of a new generation id: the last of the I/O APIC, so that slots may come before
+/// it. Edge triggered.
+pub const GENERATION_GSI: u32 = 23;
 
 /// Guest physical address of a slot.
 #[must_use]

@@ -5,6 +5,6 @@ mod x86_64;
 
 #[cfg(target_arch = "x86_64")]
 pub use x86_64::{
-    KernelError, Ports, Processor, StateError, Template, VcpuState, VmState, create_vcpus, load_kernel, ram_ranges,
-    saved_registers,
+    GenerationError, KernelError, Ports, Processor, StateError, Template, VcpuState, VmState, announce_generation,
+    begin_generation, create_vcpus, load_kernel, ram_ranges, saved_registers,
 };

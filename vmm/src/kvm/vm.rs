@@ -82,6 +82,12 @@ impl Vm {
         self.fd.unregister_irqfd(event, gsi).map_err(refused("KVM_IRQFD"))
     }
 
+    /// Raises the interrupt line (edge) once. When this returns, the interrupt controllers have noted it.
+    pub fn pulse_interrupt(&self, gsi: u32) -> Result<(), KvmError> {
+        self.fd.set_irq_line(gsi, true).map_err(refused("KVM_IRQ_LINE"))?;
+        self.fd.set_irq_line(gsi, false).map_err(refused("KVM_IRQ_LINE"))
+    }
+
     /// Writes the event whenever a guest writes `value`, 4 bytes, to the address.
     pub fn connect_notifier(&self, address: u64, value: u32, event: &EventFd) -> Result<(), KvmError> {
         self.fd.register_ioevent(event, &IoEventAddress::Mmio(address), value).map_err(refused("KVM_IOEVENTFD"))

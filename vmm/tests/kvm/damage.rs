@@ -49,9 +49,9 @@ fn damage_is_refused() {
     }
     bake.extents = good;
 
-    bake.shape.vcpus = 2;
+    bake.shape.memory_bytes *= 2;
     assert_eq!(refusal(&bake).map(|failure| failure.kind), Some(FailureKind::BadBake));
-    bake.shape.vcpus = 1;
+    bake.shape.memory_bytes /= 2;
 
     let size = bake.state().metadata().unwrap().len();
     bake.state().set_len(size - 1).unwrap();

@@ -21,6 +21,9 @@ clock() {
         case $n in *00) echo "clock $n";; esac
     done
 }
+mount -t sysfs sys /sys
+cpu=1
+while [ $cpu -lt $vcpus ]; do echo 1 >/sys/devices/system/cpu/cpu$cpu/online; cpu=$((cpu+1)); done
 cpus=$(grep -c ^processor /proc/cpuinfo)
 echo "vcpus $cpus"
 clock &

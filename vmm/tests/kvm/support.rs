@@ -128,11 +128,11 @@ impl Vmm {
         assert!(sent.success());
     }
 
-    /// Boots the test kernel with `script` as its init.
+    /// Boots the test kernel with `script` as its init, to which `vcpus` says how many of them there are. One is online.
     pub(crate) fn boot(&mut self, script: &str, shape: Shape) -> Timeline {
         let kernel = File::open(path_from("SUPERMACHINE_KERNEL", "/opt/supermachine/share/vmlinux")).unwrap();
         let busybox = std::fs::read(path_from("SUPERMACHINE_BUSYBOX", "/bin/busybox")).unwrap();
-        let initrd = initrd::file(&busybox, script);
+        let initrd = initrd::file(&busybox, &format!("vcpus={}\n{script}", shape.vcpus));
         let (kvm, console) = self.host_files();
         self.shape = shape;
         let request = Request::Boot(Boot {

@@ -7,6 +7,7 @@
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use kvm_ioctls::VcpuFd;
 use sha2::{Digest, Sha256};
+use vmm_api::MAX_VCPUS;
 
 use crate::kvm::{Kvm, KvmError, refused};
 
@@ -146,35 +147,39 @@ impl Template {
 
     /// Shows the processor to a vCPU. Before it runs; not again afterwards.
     pub fn apply(&self, vcpu: &VcpuFd, index: u8, count: u8) -> Result<(), KvmError> {
-        set_cpuid(vcpu, &self.for_vcpu(index, count))
+        set_cpuid(vcpu, &for_vcpu(&self.entries, index, count))
     }
+}
 
-    fn for_vcpu(&self, index: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
-        let mut entries: Vec<_> =
-            self.entries.iter().copied().filter(|entry| !matches!(entry.function, 0xb | 0x1f)).collect();
-        let id = u32::from(index);
-        let last = u32::from(count) - 1;
-        for entry in &mut entries {
-            match entry.function {
-                0x1 => {
-                    entry.ebx = entry.ebx & 0xffff | u32::from(count) << 16 | id << 24;
-                    entry.edx = entry.edx & !bits(&[28]) | u32::from(count > 1) << 28;
-                }
-                // Caches: the last level is shared by all, the others by none.
-                0x4 | 0x8000_001d if entry.eax & 0x1f != 0 => {
-                    let shared = if entry.eax >> 5 & 7 >= 3 { last } else { 0 };
-                    let cores = if entry.function == 0x4 { last << 26 } else { 0 };
-                    entry.eax = entry.eax & 0x3fff | shared << 14 | cores;
-                }
-                0x8000_0008 => entry.ecx = last | id_width(count) << 12,
-                // Extended APIC id, core id with one thread each, node 0 of one.
-                0x8000_001e => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (id, id, 0, 0),
-                _ => {}
+/// The leaves of the `index`th of `count` vCPUs, made from those that they have in common or from those of another one.
+///
+/// How the id of a processor is read, by its bits, is the same for any count: the kernel holds on to what the first
+/// processor said at boot. The counts are those of this machine, since programs size their buffers by them.
+pub(super) fn for_vcpu(common: &[kvm_cpuid_entry2], index: u8, count: u8) -> Vec<kvm_cpuid_entry2> {
+    let mut entries: Vec<_> = common.iter().copied().filter(|entry| !matches!(entry.function, 0xb | 0x1f)).collect();
+    let id = u32::from(index);
+    let last = u32::from(count.max(1)) - 1;
+    for entry in &mut entries {
+        match entry.function {
+            0x1 => {
+                entry.ebx = entry.ebx & 0xffff | u32::from(count) << 16 | id << 24;
+                // Several of them may be in this package.
+                entry.edx |= bits(&[28]);
             }
+            // Caches: the last level is shared by all, the others by none.
+            0x4 | 0x8000_001d if entry.eax & 0x1f != 0 => {
+                let shared = if entry.eax >> 5 & 7 >= 3 { last } else { 0 };
+                let cores = if entry.function == 0x4 { last << 26 } else { 0 };
+                entry.eax = entry.eax & 0x3fff | shared << 14 | cores;
+            }
+            0x8000_0008 => entry.ecx = last | ID_WIDTH << 12,
+            // Extended APIC id, core id with one thread each, node 0 of one.
+            0x8000_001e => (entry.eax, entry.ebx, entry.ecx, entry.edx) = (id, id, 0, 0),
+            _ => {}
         }
-        entries.extend(topology(id, count));
-        entries
     }
+    entries.extend(topology(id, count));
+    entries
 }
 
 /// Leaves without any meaning here: hybrid and extended topology (leaf 0xb says it), Xen and Hyper-V live elsewhere.
@@ -182,10 +187,8 @@ fn is_dropped(entry: &kvm_cpuid_entry2) -> bool {
     entry.function == 0x1f || entry.function == 0xd && matches!(entry.index, 17 | 18)
 }
 
-/// Bits that number `count` processors.
-fn id_width(count: u8) -> u32 {
-    u32::from(count).next_power_of_two().trailing_zeros()
-}
+/// Bits that number the processors of the largest machine.
+const ID_WIDTH: u32 = MAX_VCPUS.next_power_of_two().trailing_zeros();
 
 /// Leaf 0xb: one thread per core, `count` cores in one package.
 fn topology(id: u32, count: u8) -> [kvm_cpuid_entry2; 3] {
@@ -199,7 +202,7 @@ fn topology(id: u32, count: u8) -> [kvm_cpuid_entry2; 3] {
         edx: id,
         ..Default::default()
     };
-    [level(0, 0, 1, 1), level(1, id_width(count), u32::from(count), 2), level(2, 0, 0, 0)]
+    [level(0, 0, 1, 1), level(1, ID_WIDTH, u32::from(count), 2), level(2, 0, 0, 0)]
 }
 
 /// States the size of the XSAVE area for the components that are left. KVM replaces `ebx`, the size for what is
@@ -288,14 +291,23 @@ mod tests {
     #[test]
     fn vcpus_differ_in_their_ids_only() {
         let template = full();
-        let (first, third) = (template.for_vcpu(0, 4), template.for_vcpu(2, 4));
+        let (first, third) = (for_vcpu(&template.entries, 0, 4), for_vcpu(&template.entries, 2, 4));
         assert_eq!(leaf(&first, 1, 0).ebx >> 16, 4);
         assert_eq!(leaf(&third, 1, 0).ebx >> 16, 0x204);
         assert_eq!(leaf(&third, 0xb, 1).edx, 2);
-        assert_eq!((leaf(&third, 0xb, 1).eax, leaf(&third, 0xb, 1).ebx), (2, 4));
+        assert_eq!((leaf(&third, 0xb, 1).eax, leaf(&third, 0xb, 1).ebx), (ID_WIDTH, 4));
         assert_eq!(leaf(&first, 4, 3).eax >> 26, 3);
         assert_eq!(first.iter().filter(|e| e.function == 0xb).count(), 3);
-        assert!(template.for_vcpu(0, 1).iter().all(|e| e.function != 1 || e.edx & bits(&[28]) == 0));
+    }
+
+    #[test]
+    fn the_leaves_of_one_vcpu_make_those_of_another() {
+        let template = full();
+        let alone = for_vcpu(&template.entries, 0, 1);
+        assert_eq!(for_vcpu(&alone, 2, 4), for_vcpu(&template.entries, 2, 4));
+        let most = for_vcpu(&alone, MAX_VCPUS - 1, MAX_VCPUS);
+        assert_eq!(leaf(&most, 0xb, 1).eax, leaf(&alone, 0xb, 1).eax, "how ids are read");
+        assert!(u32::from(MAX_VCPUS) <= 1 << ID_WIDTH);
     }
 
     #[test]

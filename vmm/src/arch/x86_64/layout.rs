@@ -24,6 +24,8 @@ pub(super) const CONVENTIONAL_END: u64 = 0x9_fc00;
 /// ACPI tables, where a PC's firmware lies.
 pub(super) const ACPI: u64 = 0xe_0000;
 pub(super) const ACPI_BYTES: u64 = 0x1_0000;
+/// The page of the generation id, reserved: it has to be where no system looks for memory.
+pub(super) const GENERATION: u64 = 0xf_0000;
 /// Above the first MiB.
 pub(super) const EXTENDED_MEMORY: u64 = 0x10_0000;
 

@@ -3,6 +3,7 @@
 mod acpi;
 mod bootstrap;
 mod cpuid;
+mod generation;
 mod kernel;
 mod layout;
 mod msr;
@@ -10,6 +11,7 @@ mod ports;
 mod state;
 
 pub use cpuid::{Processor, Template};
+pub use generation::{GenerationError, announce_generation, begin_generation};
 pub use kernel::{KernelError, load_kernel};
 pub use layout::ram_ranges;
 pub use msr::saved_registers;

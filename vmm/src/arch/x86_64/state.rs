@@ -94,10 +94,9 @@ impl VcpuState {
         }
     }
 
-    /// Puts a fresh vCPU into this state, but for its timer ([`Self::arm_timer`]).
-    pub fn restore(&self, vcpu: &VcpuFd) -> Result<(), StateError> {
-        self.check_frequency(vcpu)?;
-        cpuid::set_cpuid(vcpu, &self.cpuid)?;
+    /// Puts a fresh vCPU, the `index`th of `count`, into this state, but for its timer ([`Self::arm_timer`]).
+    pub fn restore(&self, vcpu: &VcpuFd, index: u8, count: u8) -> Result<(), StateError> {
+        self.accompany(vcpu, index, count)?;
         vcpu.set_mp_state(self.mp_state).map_err(refused("KVM_SET_MP_STATE"))?;
         vcpu.set_regs(&self.regs).map_err(refused("KVM_SET_REGS"))?;
         vcpu.set_sregs(&self.sregs).map_err(refused("KVM_SET_SREGS"))?;
@@ -108,6 +107,13 @@ impl VcpuState {
         msr::write_all_but_deadline(vcpu, &self.msrs)?;
         vcpu.set_vcpu_events(&self.events).map_err(refused("KVM_SET_VCPU_EVENTS"))?;
         Ok(())
+    }
+
+    /// Makes a fresh vCPU, the `index`th of `count`, one of the same kind. In all else it stays as it was made: it waits
+    /// until the guest brings it up.
+    pub fn accompany(&self, vcpu: &VcpuFd, index: u8, count: u8) -> Result<(), StateError> {
+        self.check_frequency(vcpu)?;
+        Ok(cpuid::set_cpuid(vcpu, &cpuid::for_vcpu(&self.cpuid, index, count))?)
     }
 
     /// Arms the timer. After the local APIC, which has to be in deadline mode, and after the time stamp counter, whose
