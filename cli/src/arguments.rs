@@ -59,6 +59,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Prints figures for a monitoring system, in the text format of Prometheus
+    Metrics,
     /// Looks for what keeps containers from running here, and says what to do; changes nothing
     Doctor(Format),
     /// Prints a script that completes commands in a shell

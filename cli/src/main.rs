@@ -64,6 +64,7 @@ async fn look(host: &Host, command: Command) -> anyhow::Result<ExitCode> {
         Command::Df(format) => commands::df::run(host, format.json)?,
         Command::Bake(options) => commands::bake::run(host, options).await?,
         Command::Trace { id, format } => commands::trace::run(host, &id, format.json)?,
+        Command::Metrics => commands::metrics::run(host)?,
         Command::Doctor(format) => return Ok(commands::doctor::run(host, format.json).await?),
         Command::Completions { .. } | Command::Man { .. } => {}
     }

@@ -31,6 +31,8 @@ check_trace() {
     supermachine trace "$1"
 }
 
+starts() { supermachine metrics | awk -v name="supermachine_starts_total{mode=\"$1\",level=\"$2\"}" '$1 == name { print $2 }'; }
+before=$(starts cold '') restored=$(starts restored image)
 run "$NAME-cold"
 check_trace "$NAME-cold"
 assert_eq cold "$(of "$NAME-cold" .mode)"
@@ -48,6 +50,10 @@ assert_eq image "$(of "$NAME-restored" .level)"
 assert_eq "$key" "$(of "$NAME-restored" .bake)"
 slow=$(took "$NAME-cold" 'agent answered') fast=$(took "$NAME-restored" 'agent answered')
 [ "$slow" -gt "$fast" ] || fail "restored took $fast us to the agent's answer, cold $slow"
+
+assert_eq $((before + 1)) "$(starts cold '')" 'cold starts counted'
+assert_eq $((restored + 1)) "$(starts restored image)" 'restored starts counted'
+supermachine metrics | grep -q '^supermachine_machines [1-9]' || fail 'no machine is counted'
 
 bake=$(supermachine inspect "${key:0:16}" --json)
 assert_eq "true default/$NAME-restored" "$(jq -r '"\(.fits) \(.machines[0])"' <<<"$bake")" 'the bake'

@@ -107,7 +107,7 @@ fn add_mounts(found: &mut BTreeSet<String>) -> anyhow::Result<()> {
 /// not looked into.
 fn add_files(found: &mut BTreeSet<String>, folder: &Path, depth: u8) {
     const DEEPEST: u8 = 3;
-    const MEMORIES: [&str; 5] = ["verified", "digests", "layers", "machine", "bake"];
+    const MEMORIES: [&str; 6] = ["verified", "digests", "layers", "machine", "starts", "bake"];
     // Folders of folders, made with the first container and kept.
     const SHELVES: [&str; 4] = ["default", "moby", "export", "vm"];
     let Ok(entries) = fs::read_dir(folder) else { return };

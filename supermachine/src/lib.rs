@@ -23,6 +23,7 @@ mod run_directory;
 pub mod shim;
 mod sockets;
 mod start_record;
+mod tally;
 mod trace;
 mod upper;
 mod vm;
@@ -49,7 +50,7 @@ mod generated {
 
 pub use agent_proto as agent;
 pub use bake::{
-    Digest, Entry, Extent, Hasher, Key, Level, MachineFacts, Manifest, Part, Reason, Store, StoreError, Subject,
+    Claim, Digest, Entry, Extent, Hasher, Key, Level, MachineFacts, Manifest, Part, Reason, Store, StoreError, Subject,
 };
 pub use baker::{BakeError, BakeStep, Baked, Baker};
 pub use disks::{DeviceError, DeviceNumber, DiskError, HostDevice, HostDevices, RootDisks, UpperDirectories};
@@ -61,6 +62,7 @@ pub use machine::{Machine, MachineError};
 pub use network::NetworkError;
 pub use sockets::{HostSockets, ServedSockets};
 pub use start_record::{RecordError, Recorder, StartRecord};
+pub use tally::Tally;
 pub use trace::{Owner, Phase, Trace};
 pub use upper::{UpperError, clone_upper};
 pub use vm::{AttachError, DetachError, Mode, StartError, Started, Stream, StreamError, Timeline, Vm, realtime_ns};

@@ -7,6 +7,7 @@ pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod metrics;
 pub(crate) mod prune;
 pub(crate) mod rm;
 pub(crate) mod trace;

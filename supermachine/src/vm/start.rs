@@ -21,6 +21,7 @@ use crate::launch::{Attachments, Launch, LaunchError, Opened};
 use crate::machine::Machine;
 use crate::run_directory::RunDirectory;
 use crate::start_record::{self, Recorder, StartRecord};
+use crate::tally::Tally;
 use crate::trace::{Owner, Trace};
 use crate::vm::agent::{Agent, resume_request};
 use crate::vm::error::StartError;
@@ -98,6 +99,9 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
         kernel_release: answered.response.kernel_release,
     };
     log(launch, &started);
+    if let Err(error) = Tally::new(&machine.run).count(mode) {
+        tracing::warn!(%error, "a start isn't counted");
+    }
     let record = start.record(&started, answered.process.pid());
     Ok(Vm {
         recorder: Recorder::new(record, launch.trace.clone(), directory.file(start_record::FILE)),

@@ -30,5 +30,5 @@ pub use manifest::{FORMAT_VERSION, Level, Manifest, ManifestError, Part};
 pub use memo::{DigestError, DigestMemo};
 pub use reason::{Damage, Reason};
 pub use record::{load as load_record, save as save_record};
-pub use store::{Bake, Candidate, Entry, Lookup, Pin, Store, StoreError};
+pub use store::{Bake, Candidate, Claim, Entry, Lookup, Pin, Store, StoreError};
 pub use subject::Subject;

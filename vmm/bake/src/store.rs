@@ -3,8 +3,9 @@
 //! `<store>/<key>/{manifest,state,memory}`. A bake appears by a rename and disappears by one, so that nobody ever
 //! sees half of one. Whoever uses a bake holds a shared lock on its manifest.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -110,6 +111,12 @@ pub struct StoreError {
     /// Why it failed.
     #[source]
     pub source: io::Error,
+}
+
+/// Says that its holder alone makes bakes in a store on its own account, until it is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: File,
 }
 
 /// A bake in a listing.
@@ -228,6 +235,23 @@ impl Store {
     /// Removes a bake that turned out to be unusable, in use or not, and says so as a reason.
     pub fn quarantine(&self, key: Key, message: String) -> Reason {
         self.dispose(Reason::Corrupt { key, damage: Damage::Unusable { message } })
+    }
+
+    /// Claims the store for a daemon. Nothing if another one, of this node or, on a shared disk, of another, has it.
+    pub fn claim(&self) -> Result<Option<Claim>, StoreError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .map_err(|source| self.error("create", &self.directory, source))?;
+        let path = self.directory.join(".claim");
+        let open = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(&path);
+        let lock = open.map_err(|source| self.error("open", &path, source))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Claim { _lock: lock })),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(self.error("lock", &path, error.into())),
+        }
     }
 
     /// Begins a new bake. Left-overs of crashed attempts are swept away.

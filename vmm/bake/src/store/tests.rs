@@ -331,3 +331,13 @@ fn the_bakes_go_that_were_not_used_for_longest() {
     assert_eq!(removed, [keys[0]]);
     drop(pin);
 }
+
+#[test]
+fn one_daemon_at_a_time_has_a_store() {
+    let Fixture { _dir, store } = fixture();
+    let claim = store.claim().unwrap().unwrap();
+    assert!(store.clone().claim().unwrap().is_none());
+    assert_eq!(store.list().unwrap(), []);
+    drop(claim);
+    assert!(store.claim().unwrap().is_some());
+}
