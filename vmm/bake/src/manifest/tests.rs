@@ -16,11 +16,8 @@ fn manifest() -> Manifest {
 /// The bytes of [`manifest`], and its key. If these change, bakes of earlier builds no longer decode, or decode to something
 /// else: raise [`FORMAT_VERSION`] in the same change, and replace both. Never change one without the other. A test that
 /// fails leaves the new bytes in the directory for temporary files.
-const GOLDEN: (u32, &[u8], &str) = (
-    2,
-    include_bytes!("golden-2"),
-    "bff9ddfdcd23de353cd4678dbe5433cbdf856b98c1574e909f9a19bec0792de5",
-);
+const GOLDEN: (u32, &[u8], &str) =
+    (2, include_bytes!("golden-2"), "bff9ddfdcd23de353cd4678dbe5433cbdf856b98c1574e909f9a19bec0792de5");
 
 #[test]
 fn tripwire_the_bytes_of_a_manifest_change_only_with_the_format_version() {
