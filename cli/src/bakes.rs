@@ -14,6 +14,28 @@ pub(crate) struct Listed {
     pub(crate) manifest: Result<Manifest, String>,
 }
 
+impl Listed {
+    /// Whether it is of use only with the bake that has this key.
+    pub(crate) fn lies_over(&self, key: Key) -> bool {
+        let parent = self.manifest.as_ref().ok().and_then(|manifest| manifest.subject.parent());
+        parent.is_some_and(|parent| parent.key() == key)
+    }
+}
+
+/// The same bakes, of which those can't be used that lie over one that isn't there, or not as it was.
+pub(crate) fn without_orphans(mut bakes: Vec<Listed>) -> Vec<Listed> {
+    let known = |bake: &Listed| Some((bake.entry.key, bake.manifest.as_ref().ok()?.memory.digest));
+    let there: Vec<_> = bakes.iter().filter_map(known).collect();
+    for bake in &mut bakes {
+        let Ok(manifest) = &bake.manifest else { continue };
+        let needed = manifest.subject.parent().map(|parent| parent.key()).zip(manifest.over);
+        if needed.is_some_and(|needed| !there.contains(&needed)) {
+            bake.manifest = Err("the base bake that it differs from is gone".to_owned());
+        }
+    }
+    bakes
+}
+
 /// What this host is, to compare bakes with.
 #[derive(Clone, Debug)]
 pub(crate) enum Fits {
@@ -105,6 +127,20 @@ mod tests {
         assert!(matches!(find(&bakes, ""), Err(FindError::None { .. })));
         let several = find(&bakes, "ab").unwrap_err().to_string();
         assert!(several.contains(&"0".repeat(62)) && several.contains(&format!("{}1", "0".repeat(61))), "{several}");
+    }
+
+    #[test]
+    fn an_image_s_bake_without_its_base_is_of_no_use() {
+        let fixture = Fixture::new();
+        let base = fixture.publish(facts());
+        let image = fixture.publish_image(facts());
+        let bakes = fixture.host().bakes().unwrap();
+        assert_eq!(bakes.iter().filter(|bake| bake.manifest.is_ok()).count(), 2);
+        assert!(find(&bakes, &image.to_string()).unwrap().lies_over(base));
+        assert!(!find(&bakes, &base.to_string()).unwrap().lies_over(base));
+        assert!(fixture.host().store.remove(&base).unwrap());
+        let fit = fixture::fits(facts()).judge(&fixture.host().bakes().unwrap()[0]);
+        assert_eq!(fit, Fit { fits: Some(false), why: Some("the base bake that it differs from is gone".into()) });
     }
 
     #[test]

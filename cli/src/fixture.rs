@@ -44,13 +44,23 @@ impl Fixture {
         Host::new(self.config())
     }
 
-    /// Publishes a small bake.
+    /// Publishes a small base bake.
     pub(crate) fn publish(&self, facts: MachineFacts) -> Key {
+        self.publish_over(Subject::base(facts), None)
+    }
+
+    /// Publishes one of an image over that.
+    pub(crate) fn publish_image(&self, facts: MachineFacts) -> Key {
+        let over = self.host().store.manifest(&facts.key()).unwrap().memory.digest;
+        self.publish_over(Subject::image(facts, vec![Digest([1; 32])]), Some(over))
+    }
+
+    fn publish_over(&self, subject: Subject, over: Option<Digest>) -> Key {
         let mut draft = self.host().store.draft().unwrap();
         draft.state.write_all(b"registers").unwrap();
         draft.memory.write_all(&[7; 2 * 4096]).unwrap();
         let extent = Extent { guest_page: 3, file_page: 0, pages: 2 };
-        draft.publish(Subject::base(facts), None, vec![extent]).unwrap().key()
+        draft.publish(subject, over, vec![extent]).unwrap().key()
     }
 
     /// Leaves the record of a machine.

@@ -29,7 +29,8 @@ impl Host {
     /// All bakes, with what their manifests say.
     pub(crate) fn bakes(&self) -> Result<Vec<Listed>, StoreError> {
         let read = |entry: Entry| Listed { manifest: self.store.manifest(&entry.key).map_err(|r| r.fault()), entry };
-        let mut bakes: Vec<_> = self.store.list()?.into_iter().map(read).collect();
+        let bakes: Vec<_> = self.store.list()?.into_iter().map(read).collect();
+        let mut bakes = bakes::without_orphans(bakes);
         bakes.sort_by_key(|bake| std::cmp::Reverse(bake.entry.made_at));
         Ok(bakes)
     }

@@ -48,7 +48,11 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         _ => {
             let host = Host::load(arguments.config.as_deref())?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            return runtime.context("the async runtime can't be started")?.block_on(look(&host, arguments.command));
+            let runtime = runtime.context("the async runtime can't be started")?;
+            let looked = runtime.block_on(look(&host, arguments.command));
+            // Reading layers for a bake that was given up may take long yet.
+            runtime.shutdown_background();
+            return looked;
         }
     }
     Ok(ExitCode::SUCCESS)

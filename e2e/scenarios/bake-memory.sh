@@ -27,6 +27,11 @@ assert_eq 314572800 "$(ctr_run --rm --memory-limit $((512 << 20)) --mount type=t
     $busybox "$NAME-fill" sh -c 'head -c 300m /dev/zero | tr "\0" x >/fill/file && wc -c </fill/file')"
 same_bake
 
+# What the kernel derives from its memory when it boots is no limit.
+threads=$(ctr_run --rm --memory-limit $((512 << 20)) $busybox "$NAME-threads" \
+    sh -c 'cat /proc/sys/kernel/threads-max; ulimit -p')
+[[ $threads =~ ^[0-9]{6,}$'\n'unlimited$ ]] || fail "threads: $threads"
+
 # The sums of a pod's limits are told with its first container.
 pod=(--annotation io.kubernetes.cri.sandbox-id="$NAME" --annotation io.kubernetes.cri.sandbox-memory=$((512 << 20))
     --annotation io.kubernetes.cri.sandbox-cpu-quota=200000 --annotation io.kubernetes.cri.sandbox-cpu-period=100000)

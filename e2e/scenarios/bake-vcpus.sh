@@ -39,8 +39,7 @@ agree("complaints", [line for line in said.splitlines() if any(word in line for 
 print("fine")
 PY
 
-bakes() { supermachine ls --json | jq -r '.bakes[].key'; }
-baked() { supermachine ls --json | jq -re '.bakes[] | select(.memory_bytes == 168 * 1048576) | .key'; }
+bakes() { bake_keys base 168 && bake_keys image 168; }
 # Usage: look CPUS
 look() {
     ctr_run --rm --privileged --annotation $memory --annotation "io.supermachine.config.vm.vcpus=$1" $python \
@@ -48,14 +47,14 @@ look() {
 }
 assert_eq fine "$(look 3)"
 assert_eq cold "$(last_start_mode)"
-wait_until 120 baked >/dev/null
+wait_until 120 bakes_exist 1 image 168
 bakes >before
 for vcpus in 1 2 4; do
     assert_eq fine "$(look $vcpus)"
-    assert_contains "$(last_start_mode)" restored
-    assert_eq "bake $(baked)" "$(last_start_reason)"
+    assert_eq 'restored(image)' "$(last_start_mode)"
+    assert_eq "bake $(bake_keys image 168)" "$(last_start_reason)"
     start_lines | tail -n 1
 done
 bakes >after
 diff before after || fail 'another bake was made'
-supermachine rm "$(baked)"
+remove_bakes 168

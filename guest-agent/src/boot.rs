@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
 use rustix::mount::{MountFlags, mount, mount_move};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -20,6 +20,9 @@ const STREAM_PORT: u32 = 1025;
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Where files that containers bring are kept.
 const FILES: &str = "/run/supermachine/files";
+/// Threads that there may be: as many as a kernel with 64 bits can number (`PID_MAX_LIMIT`). Containers have limits of their
+/// own.
+const MAX_THREADS: u32 = 1 << 22;
 /// Open files that containers may be allowed at most.
 const MAX_OPEN_FILES: u64 = 1 << 20;
 
@@ -101,6 +104,14 @@ fn configure() -> Result<(), BootError> {
     cgroup::delegate_controllers(Path::new(CGROUP_ROOT)).map_err(step("delegate cgroup controllers"))?;
     // Out of memory, the kernel must find another victim; containers get their own values.
     fs::write("/proc/self/oom_score_adj", "-1000").map_err(step("protect the agent from the OOM killer"))?;
+    // What the kernel derives from the little memory that it boots with would hold for a machine of any size.
+    for (limit, value) in [("kernel/threads-max", MAX_THREADS.to_string()), ("fs/file-max", i64::MAX.to_string())] {
+        fs::write(Path::new("/proc/sys").join(limit), value).map_err(step(format!("raise {limit}")))?;
+    }
+    for limit in [Resource::RLIMIT_NPROC, Resource::RLIMIT_SIGPENDING] {
+        setrlimit(limit, RLIM_INFINITY, RLIM_INFINITY)
+            .map_err(|error| step(format!("raise {limit:?}"))(error.into()))?;
+    }
     let limited = setrlimit(Resource::RLIMIT_NOFILE, MAX_OPEN_FILES, MAX_OPEN_FILES);
     limited.map_err(|error| step("raise the limit of open files")(error.into()))?;
     let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);

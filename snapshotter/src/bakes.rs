@@ -4,15 +4,18 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use supermachine::daemon::RequestBakeRequest;
-use supermachine::{Baked, Baker, Image, Machine};
+use supermachine::{Baked, Baker, Claim, Image, Machine, Store};
 use supermachine_config::{Bytes, Config};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::error::chain;
+
+/// How long what could not be made isn't tried again: a bad image is not to keep the builder from others.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Most bakes that wait to be made. Who finds the queue full asks again at the next start.
 const MAX_QUEUED: usize = 64;
@@ -51,6 +54,8 @@ pub(crate) struct Bakes(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     config: Config,
+    /// On the bake store; without it none are made here.
+    claim: Option<Claim>,
     state: Mutex<State>,
     /// Counts the requests, and tells the builder of each; `None` tells it to stop.
     wake: watch::Sender<Option<u64>>,
@@ -60,6 +65,22 @@ struct Shared {
 struct State {
     queued: VecDeque<Order>,
     making: Option<Order>,
+    /// What could not be made, and when: the newest last.
+    failed: VecDeque<(Order, Instant)>,
+}
+
+impl State {
+    /// Doesn't try to make something again for a while.
+    fn refuse(&mut self, order: Order) {
+        self.failed.truncate(MAX_QUEUED - 1);
+        self.failed.push_front((order, Instant::now()));
+    }
+
+    /// Whether that which is ordered was tried in vain a moment ago.
+    fn is_refused(&self, order: &Order) -> bool {
+        let recent = self.failed.iter().take_while(|(_, when)| when.elapsed() < TRY_AGAIN_AFTER);
+        recent.into_iter().any(|(failed, _)| failed.is_for_the_same(order))
+    }
 }
 
 /// What becomes of a request.
@@ -69,7 +90,9 @@ pub(crate) enum Asked {
     Queued,
     /// It is there.
     Present,
-    /// Bakes are switched off.
+    /// It could not be made a moment ago, and isn't tried again yet.
+    Failed,
+    /// Bakes are switched off, or another daemon makes them.
     Off,
 }
 
@@ -103,18 +126,43 @@ impl Builder {
     }
 }
 
+/// Claims the bake store, if bakes are to be made. Containers start without bakes as well.
+fn claim(config: &Config) -> Option<Claim> {
+    if !config.bake.enabled {
+        info!("bakes are switched off: every virtual machine boots");
+        return None;
+    }
+    let path = config.paths.bakes.display();
+    match Store::new(config.paths.bakes.clone(), &config.paths.run).claim() {
+        Ok(Some(claim)) => Some(claim),
+        Ok(None) => {
+            error!(
+                "another supermachine-snapshotter makes bakes in {path}, this one makes none: stop it, or set `paths.bakes`"
+            );
+            None
+        }
+        Err(failure) => {
+            error!(error = chain(&failure), "no bakes are made in {path}");
+            None
+        }
+    }
+}
+
 impl Bakes {
     /// Starts the builder.
     pub(crate) fn start(config: Config) -> std::io::Result<(Self, Builder)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (wake, woken) = watch::channel(Some(0));
-        let bakes = Self(Arc::new(Shared { config, state: Mutex::default(), wake }));
+        let claim = claim(&config);
+        let bakes = Self(Arc::new(Shared { config, claim, state: Mutex::default(), wake }));
         let builder = bakes.clone();
         let thread = std::thread::Builder::new().name("bakes".to_owned()).spawn(move || {
             if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
                 debug!(%error, "the builder's priority can't be lowered");
             }
             runtime.block_on(builder.work(woken));
+            // Reading layers for a bake that was given up may take long yet.
+            runtime.shutdown_background();
         })?;
         Ok((bakes, Builder(thread)))
     }
@@ -126,13 +174,16 @@ impl Bakes {
     /// Queues a bake unless it is there.
     pub(crate) async fn request(&self, request: RequestBakeRequest) -> Result<Asked, OrderError> {
         let order = self.order(request)?;
-        if !self.0.config.bake.enabled {
+        if self.0.claim.is_none() {
             return Ok(Asked::Off);
         }
         if self.is_present(&order).await {
             return Ok(Asked::Present);
         }
         let mut state = self.lock();
+        if state.is_refused(&order) {
+            return Ok(Asked::Failed);
+        }
         let is_known = state.making.iter().chain(&state.queued).any(|known| known.is_for_the_same(&order));
         if !is_known && state.queued.len() < MAX_QUEUED {
             state.queued.push_back(order);
@@ -185,11 +236,14 @@ impl Bakes {
                 continue;
             };
             let mut stop = woken.clone();
-            tokio::select! {
-                () = self.make(&order) => {}
+            let is_made = tokio::select! {
+                is_made = self.make(&order) => is_made,
                 _ = stop.wait_for(Option::is_none) => return,
+            };
+            let mut state = self.lock();
+            if let Some(made) = state.making.take().filter(|_| !is_made) {
+                state.refuse(made);
             }
-            self.lock().making = None;
         }
     }
 
@@ -201,8 +255,8 @@ impl Bakes {
 
     /// Sweeps away what a crashed builder left, and asks for the bake that most containers will want.
     async fn prepare(&self) {
-        if !self.0.config.bake.enabled {
-            return info!("bakes are switched off: every virtual machine boots");
+        if self.0.claim.is_none() {
+            return;
         }
         let configured = &self.0.config.vm;
         match self.machine(Shape { memory: configured.memory, vcpus: configured.vcpus }) {
@@ -222,13 +276,16 @@ impl Bakes {
         }
     }
 
-    /// A failure is final until somebody asks again.
-    async fn make(&self, order: &Order) {
+    /// Answers whether it is there now. A failure is final until somebody asks again.
+    async fn make(&self, order: &Order) -> bool {
         let Shape { memory, vcpus } = order.shape;
         let layers = order.image.layers().len();
         let machine = match self.machine(order.shape) {
             Ok(machine) => machine,
-            Err(error) => return warn!(%memory, vcpus, error = chain(&error), "no bake: this host can't run it"),
+            Err(error) => {
+                warn!(%memory, vcpus, error = chain(&error), "no bake: this host can't run it");
+                return false;
+            }
         };
         let start = Instant::now();
         let mut baker = Baker::new(&machine);
@@ -236,13 +293,15 @@ impl Bakes {
             0 => baker.base().await,
             _ => baker.image(&order.image, &order.programs).await,
         };
-        match baked {
+        machine.layer_digests().sweep();
+        match &baked {
             Ok(Baked { key, already_there: true }) => info!(%memory, vcpus, layers, %key, "the bake is there already"),
             Ok(Baked { key, .. }) => info!(%memory, vcpus, layers, %key, took = ?start.elapsed(), "baked"),
             Err(error) => {
-                let error = chain(&error);
-                warn!(%memory, vcpus, layers, error, "baking failed; it is tried again when asked for");
+                let error = chain(error);
+                warn!(%memory, vcpus, layers, error, "baking failed; it is tried again when asked for after a minute");
             }
         }
+        baked.is_ok()
     }
 }

@@ -125,6 +125,7 @@ impl Daemon for Control {
         let state = match asked {
             Asked::Queued => request_bake_response::State::QUEUED,
             Asked::Present => request_bake_response::State::PRESENT,
+            Asked::Failed => request_bake_response::State::FAILED,
             Asked::Off => request_bake_response::State::DISABLED,
         };
         Ok(RequestBakeResponse { state: state.into(), ..Default::default() })

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use sd_notify::NotifyState;
-use supermachine::{Claim, Store};
 use supermachine_config::Config;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
@@ -31,8 +30,6 @@ use crate::template;
 pub(crate) struct Daemon {
     config: Config,
     directory: Arc<Directory>,
-    /// On the bake store.
-    claim: Claim,
     snapshots: Arc<Snapshots>,
     workers: Workers,
 }
@@ -41,11 +38,6 @@ impl Daemon {
     /// Locks the directory, puts right what a crash left in it, and starts converting.
     pub(crate) fn open(config: Config) -> anyhow::Result<Self> {
         let directory = Arc::new(Directory::open(&config.paths.snapshotter)?);
-        let bakes = Store::new(config.paths.bakes.clone(), &config.paths.run).claim();
-        let claim = bakes.context("can't use the bake store")?.with_context(|| {
-            let path = config.paths.bakes.display();
-            format!("another supermachine-snapshotter makes bakes in {path}: stop it, or set `paths.bakes`")
-        })?;
         let metastore = Metastore::open(&directory.database())?;
         if let Err(missing) = check_tool() {
             error!(error = chain(&missing), "layers can't be converted: containers in virtual machines won't start");
@@ -59,13 +51,12 @@ impl Daemon {
         let (layers, workers) = Layers::start(Arc::clone(&directory)).context("can't start threads")?;
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&directory), metastore, layers));
         snapshots.recover().context("can't put the snapshots in order")?;
-        Ok(Self { config, directory, claim, snapshots, workers })
+        Ok(Self { config, directory, snapshots, workers })
     }
 
     /// Serves until `stop` completes, then ends what is running.
     pub(crate) async fn serve(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-        let Self { config, directory, claim, snapshots, workers } = self;
-        let _claim = claim;
+        let Self { config, directory, snapshots, workers } = self;
         let layers = snapshots.layers().clone();
         // Dropped last: the lock must outlive the sockets' files, which a next daemon replaces.
         let _locked = Arc::clone(&directory);

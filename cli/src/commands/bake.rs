@@ -48,7 +48,7 @@ pub(crate) enum BakeCommandError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Bake(#[from] BakeError),
-    #[error("interrupted; no bake was made")]
+    #[error("interrupted")]
     Interrupted,
     #[error("cannot print the result")]
     Output(#[from] OutputError),

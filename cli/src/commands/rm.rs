@@ -67,7 +67,11 @@ fn remove(host: &Host, keys: &[String]) -> Result<Removed, RmError> {
 /// Why a bake isn't removed, with those that it is in use by, as far as they are known.
 pub(super) fn in_use(host: &Host, key: Key) -> RmError {
     // Without the list the refusal is still right.
-    let machines = host.machines().map(|found| found.restored_from(key)).unwrap_or_default();
+    let over =
+        host.bakes().unwrap_or_default().into_iter().filter(|bake| bake.lies_over(key)).map(|bake| bake.entry.key);
+    let keys: Vec<_> = [key].into_iter().chain(over).collect();
+    let machines = host.machines().map(|found| keys.iter().flat_map(|key| found.restored_from(*key)).collect());
+    let machines: Vec<String> = machines.unwrap_or_default();
     let by = if machines.is_empty() { "by a machine that isn't listed".to_owned() } else { machines.join(", ") };
     let by = if machines.is_empty() { by } else { format!("by {by}") };
     RmError::InUse { key, by }

@@ -57,9 +57,9 @@ pub enum BakeError {
     /// A layer can't be given to a VM.
     #[error("a layer of the image can't be used")]
     Disk(#[source] DiskError),
-    /// What it was to lie over vanished or is no good.
-    #[error("the base bake can't be used: {reason}")]
-    Base {
+    /// One that is there, or the base bake that it was to lie over, is no good.
+    #[error("a bake that is there can't be used: {reason}")]
+    There {
         /// What is the matter with it.
         reason: Reason,
     },
@@ -102,7 +102,7 @@ impl BakeError {
             Self::Capture(error) => error.kind(),
             Self::Disk(error) => error.kind(),
             Self::Layer(_) => ErrorKind::FailedPrecondition,
-            Self::Base { .. } | Self::Store { .. } | Self::Publish(_) | Self::Directory { .. } => ErrorKind::Internal,
+            Self::There { .. } | Self::Store { .. } | Self::Publish(_) | Self::Directory { .. } => ErrorKind::Internal,
         }
     }
 }
@@ -142,7 +142,7 @@ impl<'a> Baker<'a> {
     /// good one is there.
     pub async fn base(&mut self) -> Result<Baked, BakeError> {
         let subject = self.subject().await?;
-        if let Some(there) = self.find(&subject).await {
+        if let Some(there) = self.find(&subject).await? {
             return Ok(Baked { key: there.key, already_there: true });
         }
         let workplace = self.workplace()?;
@@ -161,10 +161,10 @@ impl<'a> Baker<'a> {
         let layers = image.digests(self.machine).await.map_err(BakeError::Layer)?;
         let base = self.subject().await?;
         let subject = Subject::image(base.facts.clone(), layers);
-        if let Some(there) = self.find(&subject).await {
+        if let Some(there) = self.find(&subject).await? {
             return Ok(Baked { key: there.key, already_there: true });
         }
-        let base = open(self.machine, &base).await.map_err(|reason| BakeError::Base { reason })?;
+        let base = open(self.machine, &base).await.map_err(|reason| BakeError::There { reason })?;
         let root = RootDisks { layers: image.layers().to_vec(), ..RootDisks::default() };
         let mut disks = disks::Opened::open(&root).map_err(BakeError::Disk)?;
         let rootfs = Places::default().put(&mut disks).map_err(BakeError::Disk)?;
@@ -184,10 +184,16 @@ impl<'a> Baker<'a> {
         Ok(Subject::base(self.machine.facts().await.map_err(BakeError::Machine)?))
     }
 
-    /// A good bake that is there.
-    async fn find(&self, subject: &Subject) -> Option<Box<Bake>> {
-        let found = open(self.machine, subject).await;
-        found.inspect_err(|reason| tracing::info!(level = %subject.level(), %reason, "baking")).ok()
+    /// A good bake that is there. Fails if there is one that can neither be used nor replaced.
+    async fn find(&self, subject: &Subject) -> Result<Option<Box<Bake>>, BakeError> {
+        match open(self.machine, subject).await {
+            Ok(bake) => Ok(Some(bake)),
+            Err(reason @ (Reason::Untrusted { .. } | Reason::Unreadable { .. })) => Err(BakeError::There { reason }),
+            Err(reason) => {
+                tracing::info!(level = %subject.level(), %reason, "baking");
+                Ok(None)
+            }
+        }
     }
 
     fn workplace(&self) -> Result<Workplace, BakeError> {
@@ -213,13 +219,16 @@ impl<'a> Baker<'a> {
         let pages = if over.is_some() { Pages::Changed } else { Pages::All };
         let extents = guest.capture(&draft, pages).await?;
         (self.tell)(BakeStep::Publish);
-        let over = over.map(|bake| bake.manifest.memory.digest);
-        let publish = move || draft.publish(subject, over, extents);
+        let digest = over.map(|bake| bake.manifest.memory.digest);
+        let publish = move || draft.publish(subject, digest, extents);
         let published = match tokio::task::spawn_blocking(publish).await {
             Ok(result) => result.map_err(BakeError::Publish)?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let key = published.key();
+        if let Some(base) = over {
+            base.touch();
+        }
         match self.machine.store.shrink(self.machine.quota_bytes, &key) {
             Ok(gone) => {
                 gone.iter().for_each(|bake| tracing::info!(key = %bake.key, "removed: bakes exceed bake.quota"))

@@ -106,8 +106,9 @@ impl StartError {
         match self {
             Self::Vmm(VmmError::Refused { kind, .. }) => *kind == FailureKind::BadBake,
             Self::Vmm(VmmError::Died { .. } | VmmError::Silent { .. } | VmmError::Unexpected)
-            | Self::AgentSilent { .. }
-            | Self::Agent { .. } => true,
+            | Self::AgentSilent { .. } => true,
+            // An agent that refuses has understood what this machine is to be, which is no bake's doing.
+            Self::Agent { source, .. } => !matches!(**source, ttrpc::Error::RpcStatus(_)),
             _ => false,
         }
     }

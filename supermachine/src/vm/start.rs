@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agent_proto::ResumeResponse;
-use bake::{Bake, Reason};
+use bake::{Bake, Key, Reason};
 use tokio::time::timeout;
 use ttrpc::context::Context;
 use vmm_api::{Boot, FailureKind, Host, MemoryExtent, MemoryFile, Reply, Request, Restore};
@@ -56,11 +56,18 @@ struct Ran {
 }
 
 impl Ran {
-    /// `instead` says why it isn't a better bake.
-    fn restored(answered: Answered, bake: Box<Bake>, instead: Option<Reason>) -> Self {
-        let mode = Mode::Restored(bake.manifest.subject.level());
-        let why = instead.map_or_else(String::new, |reason| format!("; {reason}"));
-        Self { answered, mode, reason: format!("bake {}{why}", bake.key), bake: Some(bake) }
+    /// `instead` says why there is no bake, or not a better one.
+    fn new(answered: Answered, bake: Option<Box<Bake>>, instead: Option<Reason>) -> Self {
+        let why = instead.map(|reason| reason.to_string());
+        let (mode, reason) = match &bake {
+            Some(bake) => {
+                let words = [Some(format!("bake {}", bake.key)), why];
+                let reason = words.into_iter().flatten().collect::<Vec<_>>().join("; ");
+                (Mode::Restored(bake.manifest.subject.level()), reason)
+            }
+            None => (Mode::Cold, why.unwrap_or_default()),
+        };
+        Self { answered, mode, reason, bake }
     }
 }
 
@@ -144,34 +151,40 @@ fn log(launch: &Launch, started: &Started) {
 }
 
 impl Start<'_> {
-    /// Restores from the bake that was found; if that turns out to be no good from the one it lies over; else boots.
-    async fn run(&self, mut found: Lookup) -> Result<Ran, StartError> {
+    /// Restores from the bake that was found; if that fails as a bad bake would have it, from the one it lies over; else
+    /// boots. Once another attempt has answered, the bakes that failed are to blame, and leave the store: what keeps all
+    /// attempts from answering is something else.
+    async fn run(&self, found: Lookup) -> Result<Ran, StartError> {
+        let (mut bake, mut instead) = match found {
+            Lookup::Hit { bake, instead } => (Some(bake), instead),
+            Lookup::Miss(reason) => (None, Some(reason)),
+        };
+        let mut failed: Vec<(Key, String)> = Vec::new();
         loop {
-            let (bake, instead) = match found {
-                Lookup::Hit { bake, instead } => (bake, instead),
-                Lookup::Miss(reason) => return self.boot(&reason).await,
+            let attempted = match &bake {
+                Some(bake) => self.attempt(&Source::Bake(bake)).await,
+                None => self.boot().await,
             };
-            let error = match self.attempt(&Source::Bake(&bake)).await {
-                Ok(answered) => return Ok(Ran::restored(answered, bake, instead)),
+            let error = match attempted {
+                Ok(answered) => {
+                    for (key, message) in failed {
+                        instead = Some(self.machine.store.quarantine(key, message));
+                    }
+                    return Ok(Ran::new(answered, bake, instead));
+                }
                 Err(error) => error,
             };
-            if !error.blames_the_bake() {
-                return Err(error);
-            }
+            let Some(given_up) = bake.take_if(|_| error.blames_the_bake()) else { return Err(error) };
             self.launch.trace.end("bake given up", Owner::Vmm);
-            let reason = self.machine.store.quarantine(bake.key, chain(&error));
-            found = match bake.over {
-                Some(bake) => Lookup::Hit { bake, instead: Some(reason) },
-                None => Lookup::Miss(reason),
-            };
+            tracing::warn!(key = %given_up.key, error = chain(&error), "a bake is given up");
+            failed.push((given_up.key, chain(&error)));
+            bake = given_up.over;
         }
     }
 
-    /// Boots because there is no usable bake.
-    async fn boot(&self, reason: &Reason) -> Result<Ran, StartError> {
+    async fn boot(&self) -> Result<Answered, StartError> {
         let source = Source::Kernel { kernel: open(&self.machine.kernel)?, initrd: open(&self.machine.initrd)? };
-        let answered = self.attempt(&source).await?;
-        Ok(Ran { answered, mode: Mode::Cold, reason: reason.to_string(), bake: None })
+        self.attempt(&source).await
     }
 
     async fn attempt(&self, source: &Source<'_>) -> Result<Answered, StartError> {

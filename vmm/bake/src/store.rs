@@ -393,8 +393,14 @@ fn open_trusted(
     full: &Path,
     flags: OFlags,
 ) -> Result<Option<File>, Reason> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | flags;
-    let file = match openat(at, name, flags, Mode::empty()) {
+    // Reading is no use: when a manifest was last accessed says when its bake was last used.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME | flags;
+    let opened = match openat(&at, name, flags, Mode::empty()) {
+        // Only its owner may do that, and others are told below.
+        Err(Errno::PERM) => openat(at, name, flags - OFlags::NOATIME, Mode::empty()),
+        opened => opened,
+    };
+    let file = match opened {
         Ok(fd) => File::from(fd),
         Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(unreadable(key, full, error.into())),

@@ -15,6 +15,12 @@ const HEADER_BYTES: usize = 64;
 /// Most bytes of program headers, of a dynamic section and of names that are looked at.
 const MAX_TABLE_BYTES: u64 = 1 << 20;
 
+/// Most libraries, and most directories to look for them in, that one file may name.
+const MAX_LIBRARIES: usize = 256;
+const MAX_RUN_PATHS: usize = 32;
+/// Longest name of either, in bytes.
+const MAX_NAME_BYTES: usize = 4096;
+
 /// What a program needs to begin.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
@@ -46,11 +52,12 @@ pub(super) fn needs(file: &File) -> Option<Needs> {
         let names = StringTable::new(&names);
         let named = |tag| {
             let tagged = entries.iter().filter(move |entry| entry.d_tag == tag);
-            tagged.filter_map(|entry| Some(names.get(usize::try_from(entry.d_val()).ok()?).ok()?.to_owned()))
+            let texts = tagged.filter_map(|entry| names.get(usize::try_from(entry.d_val()).ok()?).ok());
+            texts.filter(|text| text.len() <= MAX_NAME_BYTES)
         };
-        let paths = named(DT_RPATH).chain(named(DT_RUNPATH));
-        let run_paths = paths.flat_map(|list| list.split(':').map(str::to_owned).collect::<Vec<_>>()).collect();
-        Some((named(DT_NEEDED).collect(), run_paths))
+        let libraries = named(DT_NEEDED).take(MAX_LIBRARIES).map(str::to_owned).collect();
+        let paths = named(DT_RPATH).chain(named(DT_RUNPATH)).flat_map(|list| list.split(':'));
+        Some((libraries, paths.take(MAX_RUN_PATHS).map(str::to_owned).collect()))
     });
     let (libraries, run_paths) = linked.unwrap_or_default();
     Some(Needs { interpreter, libraries, run_paths })

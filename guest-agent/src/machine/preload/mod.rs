@@ -15,8 +15,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 /// Most bytes that are read: what is in memory is in the image's bake.
 const MAX_BYTES: u64 = 24 << 20;
-/// Most files that are read.
-const MAX_FILES: usize = 512;
+/// Most files that are looked for: each is looked for in several places.
+const MAX_ATTEMPTS: usize = 8192;
 /// How much is read at once. The buffer's pages end up in the bake too.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Longest first line of a script that is looked at, as the kernel's `BINPRM_BUF_SIZE`.
@@ -47,12 +47,14 @@ struct Preload<'a> {
     seen: BTreeSet<PathBuf>,
     /// Bytes that may yet be read.
     left: u64,
+    /// Files that may yet be looked for.
+    attempts: usize,
     buffer: Vec<u8>,
 }
 
 impl<'a> Preload<'a> {
     fn new(root: BorrowedFd<'a>) -> Self {
-        Self { root, seen: BTreeSet::new(), left: MAX_BYTES, buffer: vec![0; CHUNK_BYTES] }
+        Self { root, seen: BTreeSet::new(), left: MAX_BYTES, attempts: MAX_ATTEMPTS, buffer: vec![0; CHUNK_BYTES] }
     }
 
     /// Reads a program and what it needs.
@@ -96,9 +98,10 @@ impl<'a> Preload<'a> {
 
     /// Reads a file, if there is one and it wasn't read yet.
     fn read(&mut self, path: &Path) -> Option<File> {
-        if self.seen.len() >= MAX_FILES || self.left == 0 {
+        if self.left == 0 {
             return None;
         }
+        self.attempts = self.attempts.checked_sub(1)?;
         let file = open(self.root, path)?;
         self.seen.insert(path.to_owned());
         let mut position = 0;
