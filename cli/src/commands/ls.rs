@@ -163,11 +163,19 @@ fn table_of_machines(machines: &[Machine]) -> Table<5> {
             machine.mode.to_string(),
             machine.bake.map_or_else(|| "-".to_owned(), short),
             age(moment(machine.began_unix_us)),
-            // That of a restored one is its bake.
-            if machine.bake.is_some() { "a bake fits".to_owned() } else { machine.reason.clone() },
+            reason(machine),
         ]);
     }
     table
+}
+
+/// Why it is no better. The reason of a restored one begins with its bake, which has a column.
+fn reason(machine: &Machine) -> String {
+    match machine.reason.split_once("; ") {
+        Some((_bake, why)) if machine.bake.is_some() => why.to_owned(),
+        None if machine.bake.is_some() => "a bake fits".to_owned(),
+        _ => machine.reason.clone(),
+    }
 }
 
 #[cfg(test)]

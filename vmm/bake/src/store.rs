@@ -3,16 +3,15 @@
 //! `<store>/<key>/{manifest,state,memory}`. A bake appears by a rename and disappears by one, so that nobody ever
 //! sees half of one. Whoever uses a bake holds a shared lock on its manifest.
 
+mod files;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-use rustix::fs::{
-    CWD, FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, flock, futimens, openat, renameat,
-};
+use rustix::fs::{CWD, FlockOperation, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, flock, futimens, renameat};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
@@ -20,10 +19,11 @@ use crate::draft::{self, Draft};
 use crate::identity::FileIdentity;
 use crate::key::Key;
 use crate::ledger::{Checked, Ledger};
-use crate::manifest::{MAX_MANIFEST_BYTES, Manifest, Part};
+use crate::manifest::Manifest;
 use crate::reason::{Damage, Reason};
 use crate::subject::Subject;
-use crate::trust::distrust;
+pub(crate) use files::unique;
+use files::{check_size, decode_manifest, is_gone, open_trusted, read_manifest, unreadable};
 
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const STATE: &str = "state";
@@ -379,72 +379,6 @@ impl Candidate {
         ledger.record(&bake.key, &files);
         Ok(bake)
     }
-}
-
-fn unreadable(key: &Key, path: &Path, error: io::Error) -> Reason {
-    Reason::Unreadable { key: *key, path: path.to_owned(), error }
-}
-
-/// Opens a file or directory that only this user may have written; None if it doesn't exist.
-fn open_trusted(
-    key: &Key,
-    at: impl std::os::fd::AsFd,
-    name: &Path,
-    full: &Path,
-    flags: OFlags,
-) -> Result<Option<File>, Reason> {
-    // Reading is no use: when a manifest was last accessed says when its bake was last used.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME | flags;
-    let opened = match openat(&at, name, flags, Mode::empty()) {
-        // Only its owner may do that, and others are told below.
-        Err(Errno::PERM) => openat(at, name, flags - OFlags::NOATIME, Mode::empty()),
-        opened => opened,
-    };
-    let file = match opened {
-        Ok(fd) => File::from(fd),
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(unreadable(key, full, error.into())),
-    };
-    let metadata = file.metadata().map_err(|error| unreadable(key, full, error))?;
-    match distrust(full, &metadata) {
-        Some(problem) => Err(Reason::Untrusted { key: *key, path: full.to_owned(), problem }),
-        None => Ok(Some(file)),
-    }
-}
-
-fn read_manifest(subject: &Subject, key: &Key, path: &Path, file: &File) -> Result<Manifest, Reason> {
-    let manifest = decode_manifest(key, path, file)?;
-    match subject.difference(&manifest.subject) {
-        Some(difference) => Err(Reason::Corrupt { key: *key, damage: Damage::Foreign { difference } }),
-        None => Ok(manifest),
-    }
-}
-
-fn decode_manifest(key: &Key, path: &Path, file: &File) -> Result<Manifest, Reason> {
-    let mut bytes = Vec::new();
-    let limit = MAX_MANIFEST_BYTES as u64 + 1;
-    file.take(limit).read_to_end(&mut bytes).map_err(|error| unreadable(key, path, error))?;
-    Manifest::decode(&bytes).map_err(|error| Reason::Corrupt { key: *key, damage: Damage::Manifest(error) })
-}
-
-/// Whether a file was removed between opening and locking it.
-fn is_gone(file: &File) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
-    Ok(file.metadata()?.nlink() == 0)
-}
-
-fn check_size(key: &Key, file: &'static str, checked: &Checked) -> Result<(), Reason> {
-    let (found, Part { bytes: expected, .. }) = (checked.identity.size(), checked.part);
-    if found == expected {
-        return Ok(());
-    }
-    Err(Reason::Corrupt { key: *key, damage: Damage::Size { file, found, expected } })
-}
-
-/// A name that nothing else in this store has.
-pub(crate) fn unique(prefix: &str) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("{prefix}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Deletes a bake's directory; what is gone already is no error.
