@@ -16,7 +16,8 @@ assert_contains "$output" "${key:0:12} made in"
 expect_status 1 supermachine bake --memory 1M
 assert_contains "$output" 'write a multiple of 2M'
 
-# An image's, before any container of it.
+# An image's, before any container of it runs on such a machine. A container has it unpacked.
+ctr_run --rm docker.io/library/python3:latest "$NAME-unpack" true
 made=$(supermachine bake python3 --memory 160M --json)
 python=$(jq -r .key <<<"$made")
 assert_eq "$python" "$(bake_keys image 160)" "the image's bake"

@@ -14,7 +14,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::error::chain;
 
-/// How long what could not be made isn't tried again: a bad image is not to keep the builder from others.
+/// How often what can't be made is tried within a minute: a bad image is not to keep the builder from others.
+const TRIES: usize = 2;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Most bakes that wait to be made. Who finds the queue full asks again at the next start.
@@ -70,16 +71,16 @@ struct State {
 }
 
 impl State {
-    /// Doesn't try to make something again for a while.
-    fn refuse(&mut self, order: Order) {
+    /// Notes what could not be made.
+    fn note_failure(&mut self, order: Order) {
         self.failed.truncate(MAX_QUEUED - 1);
         self.failed.push_front((order, Instant::now()));
     }
 
-    /// Whether that which is ordered was tried in vain a moment ago.
+    /// Whether that which is ordered was tried in vain too often lately.
     fn is_refused(&self, order: &Order) -> bool {
         let recent = self.failed.iter().take_while(|(_, when)| when.elapsed() < TRY_AGAIN_AFTER);
-        recent.into_iter().any(|(failed, _)| failed.is_for_the_same(order))
+        recent.filter(|(failed, _)| failed.is_for_the_same(order)).count() >= TRIES
     }
 }
 
@@ -90,7 +91,7 @@ pub(crate) enum Asked {
     Queued,
     /// It is there.
     Present,
-    /// It could not be made a moment ago, and isn't tried again yet.
+    /// It could not be made, and isn't tried again yet.
     Failed,
     /// Bakes are switched off, or another daemon makes them.
     Off,
@@ -242,7 +243,7 @@ impl Bakes {
             };
             let mut state = self.lock();
             if let Some(made) = state.making.take().filter(|_| !is_made) {
-                state.refuse(made);
+                state.note_failure(made);
             }
         }
     }
@@ -299,9 +300,34 @@ impl Bakes {
             Ok(Baked { key, .. }) => info!(%memory, vcpus, layers, %key, took = ?start.elapsed(), "baked"),
             Err(error) => {
                 let error = chain(error);
-                warn!(%memory, vcpus, layers, error, "baking failed; it is tried again when asked for after a minute");
+                warn!(%memory, vcpus, layers, error, "baking failed; it is tried again when asked for");
             }
         }
         baked.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(layer: &str) -> Order {
+        let shape = Shape { memory: Bytes(256 << 20), vcpus: 1 };
+        Order { shape, image: Image::new(vec![PathBuf::from(layer)]), programs: Vec::new() }
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_refused_and_nothing_else() {
+        let mut state = State::default();
+        for failures in 0..TRIES {
+            assert!(!state.is_refused(&order("/bad")), "after {failures}");
+            state.note_failure(order("/bad"));
+        }
+        assert!(state.is_refused(&order("/bad")));
+        assert!(!state.is_refused(&order("/good")));
+        for _ in 0..2 * MAX_QUEUED {
+            state.note_failure(order("/worse"));
+        }
+        assert!(state.failed.len() <= MAX_QUEUED);
     }
 }
