@@ -3,7 +3,7 @@
 use crate::bytes::Bytes;
 use crate::error::ConfigError;
 use crate::raw::hint;
-use crate::resolved::{Config, check_memory};
+use crate::resolved::{Config, MAX_VCPUS, check_memory};
 
 /// What such an annotation's name begins with; the rest is the key.
 pub const ANNOTATION_PREFIX: &str = "io.supermachine.config.";
@@ -79,7 +79,7 @@ impl Config {
                 self.vm.vcpus = value
                     .parse()
                     .ok()
-                    .filter(|vcpus| (1..=64).contains(vcpus))
+                    .filter(|vcpus| (1..=MAX_VCPUS).contains(vcpus))
                     .ok_or_else(|| bad("write a number from 1 to 64".to_owned()))?;
             }
         }

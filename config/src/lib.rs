@@ -14,7 +14,7 @@ mod resolved;
 pub use annotations::{ANNOTATION_PREFIX, AnnotationKey};
 pub use bytes::{Bytes, ParseBytesError};
 pub use error::ConfigError;
-pub use resolved::{Baking, Config, DEFAULT_CMDLINE, Log, Paths, Upper, Vm};
+pub use resolved::{Baking, Config, DEFAULT_CMDLINE, Log, MAX_MEMORY, MAX_VCPUS, MEMORY_STEP, Paths, Upper, Vm};
 
 /// Where the configuration of an installed host lives.
 pub const CONFIG_FILE: &str = "/etc/supermachine/config.toml";

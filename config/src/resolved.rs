@@ -19,9 +19,11 @@ pub const DEFAULT_CMDLINE: &str = "console=ttyS0 quiet loglevel=4 reboot=k panic
 /// Smallest guest, in bytes.
 const MIN_MEMORY: Bytes = Bytes::mebibytes(64);
 /// Largest guest, in bytes.
-const MAX_MEMORY: Bytes = Bytes(1 << 40);
+pub const MAX_MEMORY: Bytes = Bytes(1 << 40);
 /// Guest memory comes in huge pages.
-const MEMORY_STEP: u64 = 2 << 20;
+pub const MEMORY_STEP: u64 = 2 << 20;
+/// Most virtual CPUs of a machine.
+pub const MAX_VCPUS: u8 = 64;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +153,7 @@ impl Config {
             paths: paths(&mut raw)?,
             vm: Vm {
                 memory: raw.size("vm.memory", Bytes::mebibytes(256))?,
-                vcpus: u8::try_from(raw.number("vm.vcpus", 1, 1..=64)?).unwrap_or(1),
+                vcpus: u8::try_from(raw.number("vm.vcpus", 1, 1..=MAX_VCPUS.into())?).unwrap_or(1),
                 cmdline: raw.text("vm.cmdline", DEFAULT_CMDLINE)?,
                 answer_within: Duration::from_secs(raw.number("vm.answer_within_seconds", 60, 1..=3600)?),
             },
@@ -175,7 +177,7 @@ impl Config {
     /// This configuration with a machine of another size; `origin` is what errors name.
     pub fn with_shape(mut self, memory: Bytes, vcpus: u8, origin: &str) -> Result<Self, ConfigError> {
         check_memory(memory, origin)?;
-        if !(1..=64).contains(&vcpus) {
+        if !(1..=MAX_VCPUS).contains(&vcpus) {
             return Err(ConfigError::BadValue {
                 origin: origin.to_owned(),
                 key: "vm.vcpus".to_owned(),

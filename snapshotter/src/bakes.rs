@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use supermachine::daemon::RequestBakeRequest;
 use supermachine::{Baked, Baker, Claim, Image, Machine, Store};
-use supermachine_config::{Bytes, Config};
+use supermachine_config::{Bytes, Config, MAX_VCPUS};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -66,7 +66,7 @@ struct Shared {
 struct State {
     queued: VecDeque<Order>,
     making: Option<Order>,
-    /// What could not be made, and when: the newest last.
+    /// What could not be made, and when: the newest first.
     failed: VecDeque<(Order, Instant)>,
 }
 
@@ -199,7 +199,7 @@ impl Bakes {
         let memory = if request.memory_bytes == 0 { configured.memory } else { Bytes(request.memory_bytes) };
         let vcpus = match u8::try_from(request.vcpus) {
             Ok(0) => configured.vcpus,
-            Ok(vcpus @ 1..=64) => vcpus,
+            Ok(vcpus @ 1..=MAX_VCPUS) => vcpus,
             _ => return Err(OrderError::Shape { vcpus: request.vcpus }),
         };
         let layers: Vec<_> = request.layers.into_iter().map(PathBuf::from).collect();
@@ -289,11 +289,7 @@ impl Bakes {
             }
         };
         let start = Instant::now();
-        let mut baker = Baker::new(&machine);
-        let baked = match layers {
-            0 => baker.base().await,
-            _ => baker.image(&order.image, &order.programs).await,
-        };
+        let baked = Baker::new(&machine).image(&order.image, &order.programs).await;
         machine.layer_digests().sweep();
         match &baked {
             Ok(Baked { key, already_there: true }) => info!(%memory, vcpus, layers, %key, "the bake is there already"),

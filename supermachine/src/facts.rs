@@ -8,6 +8,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 use vmm_api::{FailureKind, Reply, Request};
 
+use crate::blocking::apart;
 use crate::error::ErrorKind;
 use crate::kvm::KvmError;
 use crate::launch::Attachments;
@@ -92,10 +93,7 @@ async fn digests(machine: &Machine) -> Result<[Digest; 3], DigestError> {
         }
         Ok(digests)
     };
-    match tokio::task::spawn_blocking(compute).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    apart(compute).await
 }
 
 async fn describe(machine: &Machine) -> Result<vmm_api::MachineFacts, MachineError> {

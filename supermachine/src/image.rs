@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use bake::{Bake, Candidate, Digest, DigestError, Key, LayerDigests, MachineFacts, Reason, Subject};
 
+use crate::blocking::apart;
 use crate::machine::{Machine, MachineError};
 
 /// What the store has for an image on a machine.
@@ -89,10 +90,7 @@ impl Image {
     pub(crate) async fn digests(&self, machine: &Machine) -> Result<Vec<Digest>, DigestError> {
         let (known, layers) = (machine.layer_digests(), self.layers.clone());
         let read = move || layers.iter().map(|path| known.digest(path)).collect();
-        match tokio::task::spawn_blocking(read).await {
-            Ok(digests) => digests,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        apart(read).await
     }
 }
 
@@ -110,8 +108,5 @@ async fn verify(candidate: Candidate) -> Result<Bake, Reason> {
         return candidate.verify();
     }
     // Reads the whole bake: once after the host's boot.
-    match tokio::task::spawn_blocking(|| candidate.verify()).await {
-        Ok(verified) => verified,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    apart(|| candidate.verify()).await
 }

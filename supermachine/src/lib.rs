@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod baker;
+mod blocking;
 mod console;
 pub mod daemon;
 mod disks;

@@ -79,8 +79,7 @@ pub(crate) async fn run(host: &Host, options: arguments::Bake) -> Result<(), Bak
             remove(host, image.key(&machine).await?)?;
         }
         let mut baker = Baker::new(&machine).telling(|step| progress.tell(message(step)));
-        let baked = if image.layers().is_empty() { baker.base().await } else { baker.image(&image, &programs).await };
-        Ok(baked?)
+        Ok(baker.image(&image, &programs).await?)
     };
     // A bake that is given up leaves nothing: what it was made in is dropped.
     let baked = tokio::select! {

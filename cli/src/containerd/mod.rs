@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
+use generated::{content, images};
 pub(crate) use image::{Image, ImageError};
 pub(crate) use name::normalize;
 
@@ -24,23 +25,13 @@ pub(crate) use name::normalize;
     clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]
-mod images {
-    tonic::include_proto!("containerd.services.images.v1");
-}
-
-#[allow(
-    missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code"
-)]
-mod content {
-    tonic::include_proto!("containerd.services.content.v1");
+mod generated {
+    pub(crate) mod images {
+        tonic::include_proto!("containerd.services.images.v1");
+    }
+    pub(crate) mod content {
+        tonic::include_proto!("containerd.services.content.v1");
+    }
 }
 
 /// Largest manifest or configuration of an image that is read, in bytes. Registries allow 4 MiB.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 
 use oci_spec::runtime::Spec;
-use supermachine_config::{Bytes, Config, ConfigError};
+use supermachine_config::{Bytes, Config, ConfigError, MAX_MEMORY, MAX_VCPUS, MEMORY_STEP};
 
 use super::Bundle;
 
@@ -12,12 +12,6 @@ use super::Bundle;
 const GUEST_BYTES: u64 = 64 << 20;
 /// The share of memory that the guest's kernel needs to keep account of it: 64 bytes for each page of 4096.
 const ACCOUNT_SHARE: u64 = 64;
-/// Granularity of guest memory.
-const STEP_BYTES: u64 = 2 << 20;
-/// Most memory of a machine.
-const MAX_BYTES: u64 = 1 << 40;
-/// Most vCPUs of a machine.
-const MAX_VCPUS: u64 = 64;
 
 /// Set by containerd's CRI plugin on a pod's first container: the sums of its containers' limits.
 const POD_MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
@@ -51,12 +45,14 @@ impl Need {
         let configured = (config.vm.memory, config.vm.vcpus);
         let wanted = match self.memory_bytes {
             0 => 0,
-            limit => {
-                limit.saturating_add(GUEST_BYTES).saturating_add(limit / ACCOUNT_SHARE).min(host_bytes).min(MAX_BYTES)
-            }
+            limit => limit
+                .saturating_add(GUEST_BYTES)
+                .saturating_add(limit / ACCOUNT_SHARE)
+                .min(host_bytes)
+                .min(MAX_MEMORY.0),
         };
-        let memory = Bytes(wanted / STEP_BYTES * STEP_BYTES).max(configured.0);
-        let cpus = self.cpus.min(host_cpus).min(MAX_VCPUS);
+        let memory = Bytes(wanted / MEMORY_STEP * MEMORY_STEP).max(configured.0);
+        let cpus = self.cpus.min(host_cpus).min(MAX_VCPUS.into());
         let vcpus = u8::try_from(cpus).unwrap_or(configured.1).max(configured.1);
         config.with_shape(memory, vcpus, "the container's limits")
     }

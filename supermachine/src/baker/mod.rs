@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use bake::{Bake, DigestError, Draft, Key, PublishError, Published, Reason, StoreError, Subject};
 use vmm_api::Pages;
 
+use crate::blocking::apart;
 use crate::disks::{self, DiskError, Places, RootDisks};
 use crate::error::{ErrorKind, chain};
 use crate::image::{Image, open};
@@ -154,9 +155,12 @@ impl<'a> Baker<'a> {
     /// Makes an image's bake over the base bake, which is made first if it isn't there: restores that with the image's
     /// layers, lets the agent mount them and read what programs begin with that containers are likely to run, and captures
     /// what has changed. Programs are given by path or name; what isn't in the image is passed over. Does nothing if a
-    /// good bake is there.
+    /// good bake is there. Without layers it is the base bake that is made.
     pub async fn image(&mut self, image: &Image, programs: &[String]) -> Result<Baked, BakeError> {
-        self.base().await?;
+        let base = self.base().await?;
+        if image.layers().is_empty() {
+            return Ok(base);
+        }
         (self.tell)(BakeStep::Read);
         let layers = image.digests(self.machine).await.map_err(BakeError::Layer)?;
         let base = self.subject().await?;
@@ -221,10 +225,7 @@ impl<'a> Baker<'a> {
         (self.tell)(BakeStep::Publish);
         let digest = over.map(|bake| bake.manifest.memory.digest);
         let publish = move || draft.publish(subject, digest, extents);
-        let published = match tokio::task::spawn_blocking(publish).await {
-            Ok(result) => result.map_err(BakeError::Publish)?,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
+        let published = apart(publish).await.map_err(BakeError::Publish)?;
         let key = published.key();
         if let Some(base) = over {
             base.touch();

@@ -1,14 +1,11 @@
 //! Digests of layers, remembered until the host reboots.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::identity::FileIdentity;
-use crate::memo::DigestError;
+use crate::memo::{DigestError, Remembered};
 use crate::record;
 
 /// A directory with a record for each layer file that was read, on a file system that doesn't survive a reboot. However
@@ -16,13 +13,6 @@ use crate::record;
 #[derive(Clone, Debug)]
 pub struct LayerDigests {
     directory: PathBuf,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Remembered {
-    path: PathBuf,
-    identity: FileIdentity,
-    digest: Digest,
 }
 
 impl LayerDigests {
@@ -43,10 +33,9 @@ impl LayerDigests {
         if let Some(digest) = self.recall(path) {
             return Ok(digest);
         }
-        let (identity, digest) = read(path).map_err(|source| DigestError { path: path.to_owned(), source })?;
-        let Some(identity) = identity else { return Ok(digest) };
-        let remembered = Remembered { path: path.to_owned(), identity, digest };
-        if let Err(error) = record::save(&self.record(&identity), &remembered) {
+        let (digest, remembered) = Remembered::read(path)?;
+        let save = |remembered: Remembered| record::save(&self.record(&remembered.identity), &remembered);
+        if let Some(Err(error)) = remembered.map(save) {
             tracing::warn!(directory = %self.directory.display(), %error, "digests of layers can't be remembered: no image's bake is found");
         }
         Ok(digest)
@@ -71,15 +60,6 @@ impl LayerDigests {
     fn record(&self, identity: &FileIdentity) -> PathBuf {
         self.directory.join(identity.name())
     }
-}
-
-/// A file's digest, and its identity if that stood still meanwhile and can tell a later change.
-fn read(path: &Path) -> io::Result<(Option<FileIdentity>, Digest)> {
-    let file = File::open(path)?;
-    let before = FileIdentity::from(&file.metadata()?);
-    let digest = Digest::of_file(&file)?;
-    let after = FileIdentity::from(&file.metadata()?);
-    Ok(((before == after && before.is_settled()).then_some(before), digest))
 }
 
 #[cfg(test)]

@@ -13,11 +13,27 @@ use crate::record;
 /// Most files remembered; the oldest give way.
 const MAX_ENTRIES: usize = 32;
 
+/// A file's digest, good as long as the file is the same.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Remembered {
-    path: PathBuf,
-    identity: FileIdentity,
-    digest: Digest,
+pub(crate) struct Remembered {
+    pub(crate) path: PathBuf,
+    pub(crate) identity: FileIdentity,
+    pub(crate) digest: Digest,
+}
+
+impl Remembered {
+    /// Reads a file for its digest, which is to be remembered if the file stood still meanwhile and a later change can be
+    /// told.
+    pub(crate) fn read(path: &Path) -> Result<(Digest, Option<Self>), DigestError> {
+        let read = || {
+            let file = File::open(path)?;
+            let before = FileIdentity::from(&file.metadata()?);
+            let digest = Digest::of_file(&file)?;
+            let is_certain = before == FileIdentity::from(&file.metadata()?) && before.is_settled();
+            Ok((digest, is_certain.then(|| Self { path: path.to_owned(), identity: before, digest })))
+        };
+        read().map_err(|source| DigestError { path: path.to_owned(), source })
+    }
 }
 
 /// A file can't be digested.
@@ -59,10 +75,10 @@ impl DigestMemo {
         if let Some(digest) = self.recall(path)? {
             return Ok(digest);
         }
-        let (before, digest, after) = read(path).map_err(|source| DigestError { path: path.to_owned(), source })?;
-        if before == after && before.is_settled() {
+        let (digest, remembered) = Remembered::read(path)?;
+        if let Some(remembered) = remembered {
             self.entries.retain(|entry| entry.path != path);
-            self.entries.push(Remembered { path: path.to_owned(), identity: before, digest });
+            self.entries.push(remembered);
             let surplus = self.entries.len().saturating_sub(MAX_ENTRIES);
             self.entries.drain(..surplus);
             self.changed = true;
@@ -79,13 +95,6 @@ impl DigestMemo {
             tracing::warn!(file = %self.file.display(), %error, "digests can't be remembered: every start reads the files again");
         }
     }
-}
-
-fn read(path: &Path) -> io::Result<(FileIdentity, Digest, FileIdentity)> {
-    let file = File::open(path)?;
-    let before = FileIdentity::from(&file.metadata()?);
-    let digest = Digest::of_file(&file)?;
-    Ok((before, digest, FileIdentity::from(&file.metadata()?)))
 }
 
 #[cfg(test)]
