@@ -45,7 +45,7 @@ supermachine rm "$(bake_keys base 136)"
 supermachine bake --memory 136M
 assert_eq five "$(run $debian "$NAME-10" echo five)"
 assert_eq 'restored(base)' "$(last_start_mode)"
-assert_contains "$(last_start_reason)" 'the base bake that it differs from was made anew; removed'
+assert_contains "$(last_start_reason)" 'the bake that it differs from was made anew; removed'
 run $busybox "$NAME-11" true
 assert_eq 'restored(base)' "$(last_start_mode)"
 wait_until 120 bakes_exist 2 image 136

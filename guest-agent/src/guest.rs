@@ -30,6 +30,10 @@ pub(crate) trait Guest: Send + Sync + 'static {
     async fn remove_interface(&self, card: u32) -> Result<(), Refusal>;
     /// The handle of the network namespace that containers are in, if it isn't the agent's.
     fn network(&self) -> Option<PathBuf>;
+    /// The same for a container that is to have a network that will only come later.
+    fn promise_network(&self) -> Option<PathBuf>;
+    /// Takes a promised network away that hasn't come.
+    async fn settle_network(&self) -> Result<(), Refusal>;
     /// Assembles a container's root file system and answers where it is. Its writable layer first gets what the archive
     /// holds that `content` carries.
     async fn assemble(

@@ -8,11 +8,13 @@
 mod archive;
 mod boot;
 mod cgroup;
+mod connections;
 mod container;
 mod descriptor;
 mod device_filter;
 mod dials;
 mod guest;
+mod kept_streams;
 mod machine;
 mod namespace;
 mod packet;

@@ -8,6 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::descriptor::Descriptor;
+use crate::kept_streams::KeptStreams;
 use crate::relay::{Copied, copy};
 
 /// The host's ends; a stream without one reads the end of file or is thrown away.
@@ -36,6 +37,23 @@ impl Pipes {
         let (stdout, from_stdout) = output(host.stdout.is_some())?;
         let (stderr, from_stderr) = output(host.stderr.is_some())?;
         Ok(Self { process: [stdin, stdout, stderr], agent: [to_stdin, from_stdout, from_stderr] })
+    }
+
+    /// Makes them for a process without a host, which keeps its output, and whose input somebody may write to later.
+    pub(crate) fn unattached(stdin: bool) -> io::Result<Self> {
+        let (stdin, to_stdin) = if stdin { pipe().map(|(read, write)| (read, Some(write))) } else { null() }?;
+        let ((from_stdout, stdout), (from_stderr, stderr)) = (pipe()?, pipe()?);
+        Ok(Self { process: [stdin, stdout, stderr], agent: [to_stdin, Some(from_stdout), Some(from_stderr)] })
+    }
+
+    /// Closes the process's ends here and keeps what comes out of an unattached one.
+    pub(crate) fn keep(self) -> io::Result<KeptStreams> {
+        let [to_stdin, from_stdout, from_stderr] = self.agent;
+        let (Some(from_stdout), Some(from_stderr)) = (from_stdout, from_stderr) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        drop(self.process);
+        KeptStreams::new(to_stdin, from_stdout, from_stderr)
     }
 
     /// The process's ends.
@@ -69,7 +87,7 @@ pub(crate) fn copy_terminal(terminal: &Arc<Descriptor>, host: HostStreams) {
 }
 
 /// Host to process, until the host has no more (then the process reads the end of file) or the process doesn't listen.
-async fn feed(from: Descriptor, to: Descriptor) {
+pub(crate) async fn feed(from: Descriptor, to: Descriptor) {
     tokio::select! {
         _ = copy(&from, &to) => {}
         _ = to.reader_gone() => {}
@@ -77,7 +95,7 @@ async fn feed(from: Descriptor, to: Descriptor) {
 }
 
 /// Process to host, until every writer is gone. A host that stopped listening doesn't stop the process.
-async fn drain(from: Arc<Descriptor>, to: Option<Descriptor>) {
+pub(crate) async fn drain(from: Arc<Descriptor>, to: Option<Descriptor>) {
     if let Some(to) = to {
         let copied = copy(&from, &to).await;
         to.finish_writing();

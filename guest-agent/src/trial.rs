@@ -97,6 +97,14 @@ impl Guest for DirectoryGuest {
         None
     }
 
+    fn promise_network(&self) -> Option<PathBuf> {
+        None
+    }
+
+    async fn settle_network(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     async fn assemble(
         &self,
         _container: &str,

@@ -191,6 +191,7 @@ fn bundle_code(error: &BundleError) -> Code {
         | BundleError::Parse { .. }
         | BundleError::Missing { .. }
         | BundleError::NoRootfs { .. }
+        | BundleError::Adoption { .. }
         | BundleError::NoSource { .. } => Code::INVALID_ARGUMENT,
         BundleError::Images { .. } | BundleError::NeighbourEnded { .. } => Code::FAILED_PRECONDITION,
         BundleError::Propagation { .. }

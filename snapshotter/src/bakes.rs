@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use supermachine::daemon::RequestBakeRequest;
-use supermachine::{Baked, Baker, Claim, Image, Machine, Store};
+use supermachine::{Baked, Baker, Claim, Image, Machine, Store, WarmContainer};
 use supermachine_config::{Bytes, Config, MAX_VCPUS};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -39,12 +39,14 @@ struct Order {
     image: Image,
     /// What containers of the image are likely to run.
     programs: Vec<String>,
+    /// The container that a warm bake is to hold.
+    container: Option<WarmContainer>,
 }
 
 impl Order {
     /// Whether one bake fulfils both.
     fn is_for_the_same(&self, other: &Self) -> bool {
-        (self.shape, &self.image) == (other.shape, &other.image)
+        (self.shape, &self.image, &self.container) == (other.shape, &other.image, &other.container)
     }
 }
 
@@ -106,6 +108,9 @@ pub(crate) enum OrderError {
         /// How many were asked for.
         vcpus: u32,
     },
+    /// The container of a warm bake isn't one.
+    #[error("`container` is no description of a container")]
+    Container(#[source] serde_json::Error),
     /// A layer is named by a path that depends on who reads it.
     #[error("the layer {} has no absolute path", path.display())]
     Layer {
@@ -203,15 +208,18 @@ impl Bakes {
             _ => return Err(OrderError::Shape { vcpus: request.vcpus }),
         };
         let layers: Vec<_> = request.layers.into_iter().map(PathBuf::from).collect();
-        match layers.iter().find(|path| !path.is_absolute()) {
-            Some(path) => Err(OrderError::Layer { path: path.clone() }),
-            None => Ok(Order { shape: Shape { memory, vcpus }, image: Image::new(layers), programs: request.programs }),
+        if let Some(path) = layers.iter().find(|path| !path.is_absolute()) {
+            return Err(OrderError::Layer { path: path.clone() });
         }
+        let container = Some(request.container).filter(|text| !text.is_empty());
+        let container = container.map(|text| serde_json::from_str(&text)).transpose().map_err(OrderError::Container)?;
+        let (shape, image) = (Shape { memory, vcpus }, Image::new(layers));
+        Ok(Order { shape, image, programs: request.programs, container })
     }
 
     async fn is_present(&self, order: &Order) -> bool {
         let Ok(machine) = self.machine(order.shape) else { return false };
-        order.image.is_baked(&machine).await
+        order.image.is_baked(&machine, order.container.as_ref()).await
     }
 
     fn machine(&self, shape: Shape) -> Result<Machine, supermachine::MachineError> {
@@ -280,7 +288,7 @@ impl Bakes {
     /// Answers whether it is there now. A failure is final until somebody asks again.
     async fn make(&self, order: &Order) -> bool {
         let Shape { memory, vcpus } = order.shape;
-        let layers = order.image.layers().len();
+        let (layers, is_warm) = (order.image.layers().len(), order.container.is_some());
         let machine = match self.machine(order.shape) {
             Ok(machine) => machine,
             Err(error) => {
@@ -289,14 +297,18 @@ impl Bakes {
             }
         };
         let start = Instant::now();
-        let baked = Baker::new(&machine).image(&order.image, &order.programs).await;
+        let mut baker = Baker::new(&machine);
+        let baked = match &order.container {
+            Some(container) => baker.warm(&order.image, &order.programs, container).await,
+            None => baker.image(&order.image, &order.programs).await,
+        };
         machine.layer_digests().sweep();
         match &baked {
-            Ok(Baked { key, already_there: true }) => info!(%memory, vcpus, layers, %key, "the bake is there already"),
-            Ok(Baked { key, .. }) => info!(%memory, vcpus, layers, %key, took = ?start.elapsed(), "baked"),
+            Ok(Baked { key, already_there: true }) => info!(%memory, vcpus, layers, is_warm, %key, "the bake is there already"),
+            Ok(Baked { key, .. }) => info!(%memory, vcpus, layers, is_warm, %key, took = ?start.elapsed(), "baked"),
             Err(error) => {
                 let error = chain(error);
-                warn!(%memory, vcpus, layers, error, "baking failed; it is tried again when asked for");
+                warn!(%memory, vcpus, layers, is_warm, error, "baking failed; it is tried again when asked for");
             }
         }
         baked.is_ok()
@@ -309,7 +321,7 @@ mod tests {
 
     fn order(layer: &str) -> Order {
         let shape = Shape { memory: Bytes(256 << 20), vcpus: 1 };
-        Order { shape, image: Image::new(vec![PathBuf::from(layer)]), programs: Vec::new() }
+        Order { shape, image: Image::new(vec![PathBuf::from(layer)]), programs: Vec::new(), container: None }
     }
 
     #[test]

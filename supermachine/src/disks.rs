@@ -2,12 +2,14 @@
 
 mod device;
 mod places;
+mod warm;
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use bake::UnpackError;
 use vmm_api::{Disks, Extent, Upper};
 
 use crate::error::ErrorKind;
@@ -17,6 +19,7 @@ use crate::writable::lock_disk;
 pub(crate) use device::OpenedDevice;
 pub use device::{DeviceError, DeviceNumber, HostDevice, HostDevices};
 pub(crate) use places::{MAX_PARTS, Places};
+pub(crate) use warm::WarmDisk;
 
 /// Most layers that can be given to a VM at once: descriptors in a message beside the others.
 const MAX_LAYERS: usize = 240;
@@ -62,6 +65,15 @@ pub enum DiskError {
         #[source]
         source: io::Error,
     },
+    /// What a warm bake has of it can't be written.
+    #[error("cannot make the writable layer {}; is the disk full?", path.display())]
+    Unpack {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: UnpackError,
+    },
     /// Its size is impossible.
     #[error("the {role} {} has {bytes} bytes; {remedy}", path.display())]
     Size {
@@ -103,6 +115,7 @@ impl DiskError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Self::Unpack { .. } => ErrorKind::Internal,
             Self::InUse { .. } => ErrorKind::Unavailable,
             Self::Full { .. } => ErrorKind::FailedPrecondition,
             Self::Open { .. } | Self::Size { .. } | Self::TooManyLayers { .. } => ErrorKind::InvalidArgument,
@@ -143,11 +156,21 @@ impl Opened {
         self.layers.is_empty() && self.upper.is_none()
     }
 
-    /// Attaches the files to a message.
-    pub(crate) fn attach<'a>(&'a self, attachments: &mut Attachments<'a>) -> Disks {
+    /// The writable one.
+    pub(crate) fn upper(&self) -> Option<&File> {
+        self.upper.as_ref().map(|upper| &upper.file)
+    }
+
+    /// Size of the writable one in bytes, if there is one.
+    pub(crate) fn upper_bytes(&self) -> Option<u64> {
+        self.upper.as_ref().map(|upper| upper.bytes)
+    }
+
+    /// Attaches the files to a message, with another instead of the writable one if there is another.
+    pub(crate) fn attach<'a>(&'a self, warm: Option<&'a WarmDisk>, attachments: &mut Attachments<'a>) -> Disks {
         let extent = |backing: &'a Backing| Extent { file: attachments.attach(&backing.file), length: backing.bytes };
         let layers = self.layers.iter().map(extent).collect();
-        let upper = self.upper.as_ref();
+        let upper = warm.map(|warm| &warm.backing).or(self.upper.as_ref());
         Disks { layers, upper: upper.map(|upper| Upper { file: attachments.attach(&upper.file), length: upper.bytes }) }
     }
 }

@@ -6,19 +6,20 @@ use bake::{Bake, Candidate, Digest, DigestError, Key, LayerDigests, MachineFacts
 
 use crate::blocking::apart;
 use crate::machine::{Machine, MachineError};
+use crate::warm::{WarmContainer, Warmth};
 
 /// What the store has for an image on a machine.
 #[derive(Debug)]
 pub enum Lookup {
     /// A bake, checked and locked.
     Hit {
-        /// The bake, of the image if there is one, else of the machine.
+        /// The bake: the warmest that there is.
         bake: Box<Bake>,
-        /// Why it isn't the image's.
-        instead: Option<Reason>,
+        /// Why it isn't a warmer one, warmest first.
+        instead: Vec<Reason>,
     },
-    /// Nothing usable.
-    Miss(Reason),
+    /// Nothing usable, for these reasons.
+    Miss(Vec<Reason>),
 }
 
 /// An image: its layers.
@@ -38,30 +39,51 @@ impl Image {
         &self.layers
     }
 
-    /// Finds the bake to restore this image from. A damaged one is removed from the store.
-    pub async fn lookup(&self, machine: &Machine) -> Result<Lookup, MachineError> {
+    /// Finds the bake to restore a container of this image from, whose writable disk, if it has one, is fresh and has so
+    /// many bytes. A damaged bake is removed from the store.
+    pub async fn lookup(
+        &self,
+        machine: &Machine,
+        warmth: &Warmth,
+        disk_bytes: Option<u64>,
+    ) -> Result<Lookup, MachineError> {
         if !machine.is_baking {
-            return Ok(Lookup::Miss(Reason::Off));
+            return Ok(Lookup::Miss(vec![Reason::Off]));
         }
         let facts = machine.facts().await?;
+        let cold = match self.find_warm(machine, &facts, warmth, disk_bytes).await {
+            Ok(bake) => return Ok(Lookup::Hit { bake, instead: Vec::new() }),
+            Err(reason) => reason,
+        };
         let instead = match self.find(machine, &facts).await {
-            Ok(bake) => return Ok(Lookup::Hit { bake, instead: None }),
+            Ok(bake) => return Ok(Lookup::Hit { bake, instead: Vec::from_iter(cold) }),
             Err(reason) => reason,
         };
         Ok(match open(machine, &Subject::base(facts)).await {
-            Ok(bake) => Lookup::Hit { bake, instead },
-            // A base bake that was found damaged below the image's is gone by now: that is the reason.
-            Err(reason) => Lookup::Miss(instead.filter(Reason::is_fault).unwrap_or(reason)),
+            Ok(bake) => Lookup::Hit { bake, instead: cold.into_iter().chain(instead).collect() },
+            Err(reason) => {
+                // A base bake that was found damaged below another is gone by now: that is the reason.
+                let fault = [&cold, &instead].into_iter().flatten().any(Reason::is_fault);
+                let all = cold.into_iter().chain(instead);
+                Lookup::Miss(if fault { all.filter(Reason::is_fault).collect() } else { vec![reason] })
+            }
         })
     }
 
-    /// Whether there is a bake of the image itself, or of the machine if it is none. Whether it is damaged is found out by
-    /// whoever restores from it.
-    pub async fn is_baked(&self, machine: &Machine) -> bool {
+    /// Whether there is a bake of that container of the image, or else of the image itself, or of the machine if it is none.
+    /// Whether it is damaged is found out by whoever restores from it.
+    pub async fn is_baked(&self, machine: &Machine, container: Option<&WarmContainer>) -> bool {
         let (Ok(facts), Ok(layers)) = (machine.facts().await, self.recall(&machine.layer_digests())) else {
             return false;
         };
-        machine.store.open(&Subject::image(facts, layers)).is_ok()
+        let subject = match container {
+            Some(container) => {
+                let Ok(template) = std::fs::metadata(&machine.upper_template) else { return false };
+                Subject::warm(facts, layers, container.digest(template.len()))
+            }
+            None => Subject::image(facts, layers),
+        };
+        machine.store.open(&subject).is_ok()
     }
 
     /// The key of its bake, or of the machine's if it is none. Reads layers that weren't read yet.
@@ -69,6 +91,25 @@ impl Image {
         let facts = machine.facts().await?;
         let layers = self.digests(machine).await.map_err(MachineError::Digest)?;
         Ok(Subject::image(facts, layers).key())
+    }
+
+    /// The bake of a container that runs, or why there is none; no reason if it isn't wanted.
+    async fn find_warm(
+        &self,
+        machine: &Machine,
+        facts: &MachineFacts,
+        warmth: &Warmth,
+        disk_bytes: Option<u64>,
+    ) -> Result<Box<Bake>, Option<Reason>> {
+        let container = match warmth {
+            Warmth::Unwanted => return Err(None),
+            Warmth::Impossible(why) => return Err(Some(Reason::NeverWarm { why: why.clone() })),
+            Warmth::Wanted(container) => container,
+        };
+        let layers = self.recall(&machine.layer_digests());
+        // Without its layers' digests no bake was made of the image, and none over it.
+        let (Ok(layers), Some(disk_bytes)) = (layers, disk_bytes) else { return Err(Some(Reason::NoWarm)) };
+        open(machine, &Subject::warm(facts.clone(), layers, container.digest(disk_bytes))).await.map_err(Some)
     }
 
     /// The image's own bake, or why there is none; no reason if there is no image.

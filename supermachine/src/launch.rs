@@ -12,6 +12,7 @@ use crate::disks::{self, DiskError, RootDisks};
 use crate::error::ErrorKind;
 use crate::namespace::Namespace;
 use crate::trace::Trace;
+use crate::warm::Warmth;
 
 /// What one VM is started with.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +33,8 @@ pub struct Launch {
     pub hostname: String,
     /// Whether files may be shared with the VM, which takes root's rights.
     pub serves_files: bool,
+    /// Whether its first container is to run already when the VM is restored.
+    pub warmth: Warmth,
     /// Where the phases of the start are noted.
     pub trace: Trace,
 }

@@ -30,6 +30,7 @@ mod upper;
 mod vm;
 mod vmm;
 mod volumes;
+mod warm;
 mod writable;
 
 #[allow(
@@ -69,6 +70,7 @@ pub use upper::{UpperError, clone_upper};
 pub use vm::{AttachError, DetachError, Mode, StartError, Started, Stream, StreamError, Timeline, Vm, realtime_ns};
 pub use vmm::{Exit, ExitReason, Exited};
 pub use vmm_api::Shape;
+pub use warm::{Readiness, WarmContainer, WarmFile, Warmth};
 pub use volumes::{Access, Volume, VolumeError, Volumes, Watchable, Watching};
 pub use writable::{
     AskedAt, ExportError, Exported, Exporter, Import, ImportError, Truth, VmNote, WritableError, WritableLayer,

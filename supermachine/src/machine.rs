@@ -26,6 +26,8 @@ pub struct Machine {
     pub(crate) cmdline: String,
     pub(crate) store: Store,
     pub(crate) run: PathBuf,
+    /// What a container's writable disk is at first.
+    pub(crate) upper_template: PathBuf,
     pub(crate) is_baking: bool,
     /// How much of the disk bakes may take, in bytes.
     pub(crate) quota_bytes: u64,
@@ -106,6 +108,7 @@ impl Machine {
             cmdline: config.vm.cmdline.clone(),
             store: Store::new(bakes.clone(), run),
             run: run.clone(),
+            upper_template: config.paths.upper_template(),
             is_baking: config.bake.enabled,
             quota_bytes: config.bake.quota.0,
             is_remembering: true,

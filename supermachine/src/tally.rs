@@ -10,7 +10,8 @@ use bake::Level;
 use crate::vm::Mode;
 
 /// All ways there are.
-const MODES: [Mode; 3] = [Mode::Cold, Mode::Restored(Level::Base), Mode::Restored(Level::Image)];
+const MODES: [Mode; 4] =
+    [Mode::Cold, Mode::Restored(Level::Base), Mode::Restored(Level::Image), Mode::Restored(Level::Warm)];
 
 /// A directory with a file for each way, on a file system that doesn't survive a reboot. Every start adds a byte to one:
 /// any number of processes may do so at a time, and none can lose what another has counted.
@@ -54,6 +55,7 @@ impl Tally {
             Mode::Cold => "cold",
             Mode::Restored(Level::Base) => "restored-base",
             Mode::Restored(Level::Image) => "restored-image",
+            Mode::Restored(Level::Warm) => "restored-warm",
         })
     }
 }

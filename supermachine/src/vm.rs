@@ -36,6 +36,7 @@ use crate::writable::{Exporter, Import};
 
 pub(crate) use agent::Agent;
 pub use agent::realtime_ns;
+pub(crate) use agent::resume_request;
 pub use attach::{AttachError, DetachError};
 pub use error::StartError;
 pub(crate) use start::{CONSOLE_LINES, cause, logs, memory_files, open, refusal};

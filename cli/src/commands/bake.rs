@@ -186,6 +186,7 @@ fn message(step: BakeStep) -> &'static str {
         BakeStep::Boot => "booting a guest",
         BakeStep::Read => "reading the image's layers",
         BakeStep::Restore => "mounting them in a guest",
+        BakeStep::Prepare => "waiting until its container is ready",
         BakeStep::Capture => "writing it out",
         BakeStep::Publish => "computing digests",
     }

@@ -111,6 +111,14 @@ impl Guest for VirtualMachine {
         self.network.namespace()
     }
 
+    fn promise_network(&self) -> Option<PathBuf> {
+        self.network.promise()
+    }
+
+    async fn settle_network(&self) -> Result<(), Refusal> {
+        Ok(self.network.settle().await?)
+    }
+
     async fn assemble(
         &self,
         container: &str,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::dormancy::Dormant;
 use super::process::Process;
 use crate::cgroup::Cgroup;
 use crate::refusal::{Kind, Refusal};
@@ -15,6 +16,17 @@ const MAX_ID_BYTES: usize = 200;
 pub(super) struct Container {
     pub(super) first: Arc<Process>,
     pub(super) cgroup: Cgroup,
+    /// What everything else of it is called: its id, or another if it was adopted.
+    pub(super) place: String,
+    /// If the machine is captured while it runs.
+    pub(super) dormant: Option<Arc<Dormant>>,
+}
+
+impl Container {
+    /// Whether it waits to be started since it was adopted.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.dormant.as_ref().is_some_and(|dormant| dormant.is_adopted())
+    }
 }
 
 /// Processes by the name the host gave them. A name is taken from the moment its request arrives.
@@ -73,6 +85,32 @@ impl Containers {
     /// Finds a container.
     pub(super) fn container(&self, container: &str) -> Result<Container, Refusal> {
         self.lock().get(container).and_then(|entry| entry.container.clone()).ok_or_else(|| no_container(container))
+    }
+
+    /// How many there are, those in the making among them.
+    pub(super) fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Gives the container that waits to be adopted a new id.
+    pub(super) fn adopt(&self, id: &str) -> Result<Container, Refusal> {
+        check_id(id)?;
+        let mut entries = self.lock();
+        let is_asleep = |entry: &Entry| {
+            let dormant = entry.container.as_ref().and_then(|container| container.dormant.as_ref());
+            dormant.is_some_and(|dormant| dormant.is_asleep())
+        };
+        let asleep = entries.iter().find(|(_, entry)| is_asleep(entry)).map(|(known, _)| known.clone());
+        let Some(known) = asleep else {
+            return Err(Refusal::new(Kind::FailedPrecondition, "no container rests in this machine"));
+        };
+        if known != id && entries.contains_key(id) {
+            return Err(Refusal::new(Kind::AlreadyExists, format!("container {id:?} exists already")));
+        }
+        let entry = entries.remove(&known).unwrap_or_default();
+        let container = entry.container.clone().ok_or_else(|| no_container(id))?;
+        entries.insert(id.to_owned(), entry);
+        Ok(container)
     }
 
     /// Finds a process; an empty name is a container's first.

@@ -6,12 +6,14 @@ use std::sync::{Arc, PoisonError};
 use agent_proto::{CreateContainerRequest, CreateProcessRequest, RESOLVER, Resolver, Stdio};
 
 use super::containers::Container;
+use super::dormancy::Dormant;
 use super::process::{Process, hear};
 use super::{Server, files};
 use crate::cgroup::Cgroup;
 use crate::container::{Progress, TerminalSize};
 use crate::descriptor::Descriptor;
 use crate::guest::Guest;
+use crate::kept_streams::KeptStreams;
 use crate::packet;
 use crate::refusal::{Kind, Refusal};
 use crate::resolver::RunningResolver;
@@ -24,6 +26,31 @@ enum Order<'a> {
     Further { order: JoinOrder, process: &'a [u8] },
 }
 
+/// Where a process's standard streams lead.
+enum Streams {
+    /// To the host.
+    Host { streams: HostStreams, terminal: bool },
+    /// Nowhere yet.
+    Kept { stdin: bool },
+}
+
+impl Streams {
+    /// The pipes that carry them; none for a terminal.
+    fn pipes(&self) -> std::io::Result<Option<Pipes>> {
+        match self {
+            Self::Host { terminal: true, .. } => Ok(None),
+            Self::Host { streams, terminal: false } => Pipes::new(streams).map(Some),
+            Self::Kept { stdin } => Pipes::unattached(*stdin).map(Some),
+        }
+    }
+}
+
+/// A process, and its streams if they are kept.
+struct Made {
+    process: Process,
+    kept: Option<KeptStreams>,
+}
+
 impl<G: Guest> Server<G> {
     /// Makes a container; nothing stays behind if that fails.
     pub(super) async fn make_container(&self, request: &CreateContainerRequest) -> Result<i32, Refusal> {
@@ -31,9 +58,10 @@ impl<G: Guest> Server<G> {
         let reservation = self.containers.reserve(id)?;
         let cgroup = Cgroup::of(&self.places.cgroups, id);
         match self.try_make_container(request, &cgroup).await {
-            Ok(first) => {
-                let pid = first.pid();
-                reservation.fill(Container { first: Arc::new(first), cgroup });
+            Ok(Made { process, kept }) => {
+                let pid = process.pid();
+                let dormant = kept.map(|streams| Arc::new(Dormant::new(streams)));
+                reservation.fill(Container { first: Arc::new(process), cgroup, place: id.to_owned(), dormant });
                 Ok(pid)
             }
             Err(refusal) => {
@@ -64,15 +92,15 @@ impl<G: Guest> Server<G> {
             return Err(Refusal::new(Kind::FailedPrecondition, message));
         }
         let stdio = request.stdio.as_ref().unwrap_or_default();
-        let streams = self.claim_streams(stdio).await?;
-        let order = JoinOrder { container: request.container_id.clone(), terminal: terminal_size(stdio) };
-        let process = self.make(Order::Further { order, process: &request.process }, streams, stdio.terminal).await?;
+        let streams = Streams::Host { streams: self.claim_streams(stdio).await?, terminal: stdio.terminal };
+        let order = JoinOrder { container: container.place, terminal: terminal_size(stdio) };
+        let Made { process, .. } = self.make(Order::Further { order, process: &request.process }, streams).await?;
         let pid = process.pid();
         reservation.fill_process(Arc::new(process));
         Ok(pid)
     }
 
-    async fn try_make_container(&self, request: &CreateContainerRequest, cgroup: &Cgroup) -> Result<Process, Refusal> {
+    async fn try_make_container(&self, request: &CreateContainerRequest, cgroup: &Cgroup) -> Result<Made, Refusal> {
         if request.realtime_ns != 0 {
             self.guest.set_clock(request.realtime_ns)?;
         }
@@ -91,10 +119,16 @@ impl<G: Guest> Server<G> {
         if let Some(server) = request.resolver.as_ref() {
             self.start_resolver(id, server)?;
         }
-        let (terminal, network) = (terminal_size(stdio), self.guest.network());
+        let (terminal, network, streams) = match request.capturable.as_ref() {
+            Some(capturable) => (None, self.guest.promise_network(), Streams::Kept { stdin: capturable.stdin }),
+            None => {
+                let streams = Streams::Host { streams, terminal: stdio.terminal };
+                (terminal_size(stdio), self.guest.network(), streams)
+            }
+        };
         let order = CreateOrder { container: id.to_owned(), rootfs, files, terminal, network, devices };
         let order = Order::Container { order, spec: &request.spec, cgroup: cgroup.clone() };
-        self.make(order, streams, stdio.terminal).await
+        self.make(order, streams).await
     }
 
     /// Has a container's name server answer in its network.
@@ -108,10 +142,10 @@ impl<G: Guest> Server<G> {
     }
 
     /// Makes a process and waits until it is set up.
-    async fn make(&self, order: Order<'_>, streams: HostStreams, terminal: bool) -> Result<Process, Refusal> {
+    async fn make(&self, order: Order<'_>, streams: Streams) -> Result<Made, Refusal> {
         let failed = |error: std::io::Error| Refusal::new(Kind::Internal, format!("make a process: {error}"));
         let (agent_end, process_end) = packet::pair().map_err(failed)?;
-        let pipes = if terminal { None } else { Some(Pipes::new(&streams).map_err(failed)?) };
+        let pipes = streams.pipes().map_err(failed)?;
         let mut gifts: Vec<BorrowedFd<'_>> = vec![process_end.as_fd()];
         gifts.extend(pipes.iter().flat_map(Pipes::for_process));
         let expectation = self.reaper.expect();
@@ -130,15 +164,17 @@ impl<G: Guest> Server<G> {
         let control = Descriptor::new(agent_end).map_err(failed)?;
         let controller = await_ready(&control).await?;
         let controller = controller.map(|fd| Descriptor::new(fd).map(Arc::new)).transpose().map_err(failed)?;
-        match (pipes, &controller) {
-            (Some(pipes), _) => pipes.copy(streams).map_err(failed)?,
-            (None, Some(controller)) => copy_terminal(controller, streams),
-            (None, None) => return Err(Refusal::new(Kind::Internal, "the process reported no terminal")),
+        let mut kept = None;
+        match (pipes, &controller, streams) {
+            (Some(pipes), _, Streams::Host { streams, .. }) => pipes.copy(streams).map_err(failed)?,
+            (Some(pipes), _, Streams::Kept { .. }) => kept = Some(pipes.keep().map_err(failed)?),
+            (None, Some(controller), Streams::Host { streams, .. }) => copy_terminal(controller, streams),
+            (None, ..) => return Err(Refusal::new(Kind::Internal, "the process reported no terminal")),
         }
-        Ok(Process::new(pid, exit, control, controller))
+        Ok(Made { process: Process::new(pid, exit, control, controller), kept })
     }
 
-    async fn claim_streams(&self, stdio: &Stdio) -> Result<HostStreams, Refusal> {
+    pub(super) async fn claim_streams(&self, stdio: &Stdio) -> Result<HostStreams, Refusal> {
         // A terminal has one stream for both kinds of output.
         let stderr = if stdio.terminal { 0 } else { stdio.stderr };
         let (stdin, stdout, stderr) = tokio::try_join!(

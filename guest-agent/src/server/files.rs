@@ -39,6 +39,18 @@ pub(super) fn keep(directory: &Path, files: &[File]) -> Result<Vec<InjectedFile>
     files.iter().enumerate().map(keep_one).collect()
 }
 
+/// Gives files that are kept below `directory`, in the order in which they were brought, other contents.
+pub(super) fn replace(directory: &Path, files: &[File]) -> Result<(), Refusal> {
+    let failed =
+        |error: io::Error| Refusal::new(Kind::Internal, format!("replace files in {}: {error}", directory.display()));
+    files.iter().enumerate().try_for_each(|(index, file)| {
+        let path = directory.join(index.to_string());
+        // It is bound into the container, which sees this very file.
+        let mut kept = fs::OpenOptions::new().write(true).truncate(true).open(path).map_err(failed)?;
+        kept.write_all(&file.content).map_err(failed)
+    })
+}
+
 /// Removes them; succeeds if there are none.
 pub(super) fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {

@@ -2,6 +2,7 @@
 
 mod containers;
 mod create;
+mod dormancy;
 mod export;
 mod files;
 mod process;

@@ -35,7 +35,12 @@ impl<G: Guest> Server<G> {
         if container.first.exit().is_some() {
             return Err(Refusal::new(Kind::FailedPrecondition, format!("container {id:?} has exited")));
         }
-        let resources: LinuxResources = serde_json::from_slice(&request.resources)
+        self.limit(&container, &request.resources)
+    }
+
+    /// Sets limits, given as JSON.
+    pub(super) fn limit(&self, container: &Container, resources: &[u8]) -> Result<(), Refusal> {
+        let resources: LinuxResources = serde_json::from_slice(resources)
             .map_err(|error| Refusal::new(Kind::InvalidArgument, format!("linux.resources: {error}")))?;
         cgroup_limits::update(container.cgroup.path(), &resources).map(drop).map_err(|error| match error {
             UpdateError::Limit(_) => Refusal::from_error(Kind::InvalidArgument, &error),

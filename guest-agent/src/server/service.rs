@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use agent_proto::process_list::Entry;
 use agent_proto::{
-    Agent, ConfigureNetworkRequest, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest,
+    AdoptContainerRequest, Agent, AwaitReadyRequest, ConfigureNetworkRequest, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest,
     Empty, ExportUpperRequest, ExportUpperResponse, NoticeChangesRequest, OutOfMemory, PrepareImageRequest,
     ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ReleaseUpperRequest, ReleaseVolumesRequest,
     RemoveInterfaceRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest,
@@ -54,19 +54,20 @@ impl<G: Guest> Server<G> {
     async fn delete(&self, request: &ProcessRequest) -> Result<Exit, Refusal> {
         self.require_resumed()?;
         let process = self.containers.process(&request.container_id, &request.exec_id)?;
+        let container = self.containers.container(&request.container_id)?;
         if process.exit().is_none() {
-            if !process.is_created().await {
+            let waits = request.exec_id.is_empty() && container.is_adopted();
+            if !waits && !process.is_created().await {
                 return Err(Refusal::new(Kind::FailedPrecondition, "the process is running: signal it first"));
             }
             process.signal(libc::SIGKILL as u32)?;
         }
         let exit = process.wait().await?;
         if request.exec_id.is_empty() {
-            let container = self.containers.container(&request.container_id)?;
             let removed = container.cgroup.remove().await;
             removed.map_err(|error| Refusal::new(Kind::Internal, format!("remove the container's cgroup: {error}")))?;
-            self.zygote.forget(&request.container_id).await;
-            self.dismantle(&request.container_id)?;
+            self.zygote.forget(&container.place).await;
+            self.dismantle(&container.place)?;
         }
         self.containers.remove(&request.container_id, &request.exec_id);
         Ok(exit)
@@ -116,7 +117,12 @@ impl<G: Guest> Agent for Server<G> {
 
     async fn start_process(&self, _: &TtrpcContext, request: ProcessRequest) -> ttrpc::Result<Empty> {
         self.require_resumed()?;
-        self.containers.process(&request.container_id, &request.exec_id)?.start().await?;
+        let container = self.containers.container(&request.container_id)?;
+        if request.exec_id.is_empty() && container.is_adopted() {
+            self.wake(&request.container_id, &container).await?;
+        } else {
+            self.containers.process(&request.container_id, &request.exec_id)?.start().await?;
+        }
         Ok(Empty::new())
     }
 
@@ -206,6 +212,23 @@ impl<G: Guest> Agent for Server<G> {
         self.require_unresumed("PrepareImage")?;
         self.guest.prepare_image(&request).await?;
         Ok(Empty::new())
+    }
+
+    async fn await_ready(&self, _: &TtrpcContext, request: AwaitReadyRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.await_ready(&request).await?;
+        Ok(Empty::new())
+    }
+
+    async fn rest_container(&self, _: &TtrpcContext, request: ContainerRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.put_to_rest(&request.container_id).await?;
+        Ok(Empty::new())
+    }
+
+    async fn adopt_container(&self, _: &TtrpcContext, request: AdoptContainerRequest) -> ttrpc::Result<ProcessCreated> {
+        self.require_resumed()?;
+        Ok(created(self.adopt(&request).await?))
     }
 
     async fn prepare_capture(&self, _: &TtrpcContext, _: Empty) -> ttrpc::Result<Empty> {

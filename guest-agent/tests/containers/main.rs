@@ -25,6 +25,7 @@ macro_rules! cases {
 
 mod cases;
 mod corpus;
+mod dormancy;
 mod ground;
 mod resources;
 mod sockets;
@@ -50,7 +51,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(filter: &str) -> anyhow::Result<ExitCode> {
     let (mut passed, mut failed) = (0, 0);
-    let cases = cases::all().into_iter().chain(resources::all()).chain(sockets::all());
+    let cases = cases::all().into_iter().chain(resources::all()).chain(sockets::all()).chain(dormancy::all());
     for (name, case) in cases.filter(|(name, _)| name.contains(filter)) {
         let outcome = match Trial::start().await {
             Ok(trial) => {

@@ -24,9 +24,9 @@ use crate::ground::CGROUPS;
 pub(crate) const AGENT: &str = "--agent";
 
 const BUSYBOX: &str = "/usr/bin/busybox";
-const PROGRAMS: [&str; 18] = [
+const PROGRAMS: [&str; 19] = [
     "sh", "cat", "echo", "sleep", "id", "ls", "mount", "hostname", "true", "stty", "ps", "grep", "head", "touch",
-    "readlink", "stat", "sysctl", "wc",
+    "readlink", "stat", "sysctl", "wc", "nc",
 ];
 
 /// Why this machine can't run containers, if it can't.

@@ -8,6 +8,7 @@ mod load;
 mod root;
 mod size;
 mod transform;
+mod warm;
 
 use std::io;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub(crate) use load::Bundle;
 pub(crate) use root::Root;
 pub(crate) use size::Need;
 pub(crate) use transform::{GuestSpec, HostHooks, Neighbour, is_pid_namespace_own, resources};
+pub(crate) use warm::{Adoption, warmth};
 
 /// Why a bundle can't be run.
 #[derive(Debug, Error)]
@@ -40,6 +42,12 @@ pub(crate) enum BundleError {
         /// What is wrong with it.
         #[source]
         source: serde_json::Error,
+    },
+    /// What a container that runs already is to be told can't be.
+    #[error("prepare what the restored container is told: {problem}")]
+    Adoption {
+        /// What is wrong.
+        problem: String,
     },
     /// The specification could not be written for the guest.
     #[error("encode the specification for the guest")]

@@ -36,6 +36,10 @@ impl Sandbox for Wires {
         None
     }
 
+    fn is_warm(&self) -> bool {
+        self.1.is_warm()
+    }
+
     fn agent(&self) -> &agent_proto::AgentClient {
         self.1.agent()
     }

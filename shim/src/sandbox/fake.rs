@@ -270,6 +270,10 @@ impl Sandbox for FakeSandbox {
         None
     }
 
+    fn is_warm(&self) -> bool {
+        false
+    }
+
     fn agent(&self) -> &AgentClient {
         &self.agent
     }

@@ -9,7 +9,7 @@ use containerd_shim_protos::types::mount::Mount;
 use supermachine::daemon::RequestBakeRequest;
 use supermachine::{
     AskedAt, Exported, HostDevices, HostSockets, Level, Machine, Mode, Owner, Recorder, RootDisks, ServedSockets, Vm,
-    VmNote, VolumeError, Volumes, Watchable, Watching,
+    VmNote, VolumeError, Volumes, Warmth, Watchable, Watching,
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex;
@@ -72,8 +72,7 @@ impl MicroVms {
     async fn place(&self, launch: Launch) -> Result<MicroVm, SandboxError> {
         let annotation = |name: &str| launch.annotations.iter().find(|(key, _)| key == name);
         if group_of(|name| annotation(name).map(|(_, value)| value.as_str())).is_none() {
-            let serves_files = !launch.volumes.is_empty() || launch.root.is_directory();
-            return self.start(&launch, serves_files).await;
+            return self.start(&launch, false).await;
         }
         // A shim serves one group, whose containers are let in one after the other.
         let mut group = self.group.lock().await;
@@ -82,14 +81,13 @@ impl MicroVms {
         {
             return Ok(joined);
         }
-        // Those that come later may have volumes.
         let first = self.start(&launch, true).await?;
         *group = Arc::downgrade(&first.share.vm);
         Ok(first)
     }
 
     /// Starts a VM with a container in it.
-    async fn start(&self, launch: &Launch, serves_files: bool) -> Result<MicroVm, SandboxError> {
+    async fn start(&self, launch: &Launch, is_of_group: bool) -> Result<MicroVm, SandboxError> {
         let annotations = launch.annotations.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let host = rustix::system::sysinfo();
         let (host_bytes, host_cpus) = (host.totalram.saturating_mul(host.mem_unit.into()), available_parallelism());
@@ -110,6 +108,7 @@ impl MicroVms {
         };
         launch.trace.end("host prepared", Owner::Shim);
         let root = disk.root(layers.layers);
+        let warmth = if is_of_group { of_group(&launch.warmth) } else { launch.warmth.clone() };
         let vm = Vm::start(
             &machine,
             supermachine::Launch {
@@ -121,15 +120,18 @@ impl MicroVms {
                 network: launch.network.clone(),
                 cgroup: remains.cgroup.clone(),
                 id: launch.id.clone(),
-                serves_files,
+                // Those of a group that come later may have volumes.
+                serves_files: is_of_group || !launch.volumes.is_empty() || launch.root.is_directory(),
+                warmth: warmth.clone(),
                 trace: launch.trace.clone(),
             },
         )
         .await?;
         let started = vm.started();
         info!(mode = ?started.mode, reason = %started.reason, "VM started");
+        let is_warm = started.mode == Mode::Restored(Level::Warm);
         if config.bake.enabled
-            && let Some(request) = wanted_bake(started.mode, &machine, &root, launch.program.as_ref())
+            && let Some(request) = wanted_bake(started.mode, &machine, &root, launch, &warmth)
         {
             tokio::spawn(request_bake(config.paths.daemon_socket.clone(), request));
         }
@@ -137,7 +139,7 @@ impl MicroVms {
         let rootfs = vm.rootfs();
         let (vm, member) = SharedVm::new(vm, cgroup, remains);
         let share = Share::new(launch, vm, member, rootfs, false);
-        Ok(MicroVm::new(share, disk, note))
+        Ok(MicroVm { is_warm, ..MicroVm::new(share, disk, note) })
     }
 
     /// Puts a container into the VM of its group, whose cgroup and network are those of its first container. None if
@@ -174,21 +176,36 @@ fn wanted_bake(
     mode: Mode,
     machine: &Machine,
     root: &RootDisks,
-    program: Option<&String>,
+    launch: &Launch,
+    warmth: &Warmth,
 ) -> Option<RequestBakeRequest> {
+    let container = match warmth {
+        Warmth::Wanted(container) => serde_json::to_string(container).unwrap_or_default(),
+        Warmth::Unwanted | Warmth::Impossible(_) => String::new(),
+    };
     let is_missing = match mode {
         Mode::Cold => true,
         Mode::Restored(Level::Base) => !root.layers.is_empty(),
-        Mode::Restored(Level::Image) => false,
+        Mode::Restored(Level::Image) => !container.is_empty(),
+        Mode::Restored(Level::Warm) => false,
     };
     let shape = machine.shape();
     is_missing.then(|| RequestBakeRequest {
         memory_bytes: shape.memory_bytes,
         vcpus: shape.vcpus.into(),
         layers: root.layers.iter().map(|path| path.display().to_string()).collect(),
-        programs: program.into_iter().cloned().collect(),
+        programs: launch.program.iter().cloned().collect(),
+        container,
         ..Default::default()
     })
+}
+
+/// Containers of a group share what a warm bake has for one.
+fn of_group(wanted: &Warmth) -> Warmth {
+    match wanted {
+        Warmth::Unwanted => Warmth::Unwanted,
+        Warmth::Impossible(_) | Warmth::Wanted(_) => Warmth::Impossible("the container is of a pod".to_owned()),
+    }
 }
 
 /// A container's membership in a VM.
@@ -247,6 +264,8 @@ struct MicroVm {
     watching: std::sync::Mutex<Option<Watching>>,
     /// Which of the sockets lead to a name server.
     resolver: Option<Resolver>,
+    /// Whether the container runs in it already.
+    is_warm: bool,
 }
 
 impl MicroVm {
@@ -260,6 +279,7 @@ impl MicroVm {
             watchable: std::sync::Mutex::default(),
             watching: std::sync::Mutex::default(),
             resolver: None,
+            is_warm: false,
         }
     }
 
@@ -309,6 +329,10 @@ impl Sandbox for MicroVm {
 
     fn recorder(&self) -> Option<Recorder> {
         Some(self.share.recorder.clone())
+    }
+
+    fn is_warm(&self) -> bool {
+        self.is_warm
     }
 
     fn agent(&self) -> &AgentClient {

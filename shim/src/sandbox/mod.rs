@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use oci_spec::runtime::LinuxResources;
-use supermachine::{HostDevice, Network, Recorder, Trace, Volume};
+use supermachine::{HostDevice, Network, Recorder, Trace, Volume, Warmth};
 use thiserror::Error;
 
 use crate::bundle::{Need, Root, RootLayers};
@@ -33,6 +33,8 @@ pub(crate) trait Sandbox: Send + Sync {
     fn joined(&self) -> Option<&Remains>;
     /// Writes down how the VM was started for the container, or was joined by it.
     fn recorder(&self) -> Option<Recorder>;
+    /// Whether the container runs already, and is to be adopted.
+    fn is_warm(&self) -> bool;
     /// The agent. Its calls fail once the VM is gone.
     fn agent(&self) -> &AgentClient;
     /// Gives the guest the network that the VMM's network namespace has; once, and nothing if it has none.
@@ -100,6 +102,8 @@ pub(crate) struct Launch {
     pub(crate) devices: Vec<HostDevice>,
     /// Name and value of the container's annotations, some of which configure the VM.
     pub(crate) annotations: Vec<(String, String)>,
+    /// Whether it is to be restored as it runs.
+    pub(crate) warmth: Warmth,
     /// Where the phases of the start are noted.
     pub(crate) trace: Trace,
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use agent_proto::CreateContainerRequest;
+use agent_proto::{AdoptContainerRequest, CreateContainerRequest, ProcessCreated};
 use containerd_shim::io::Stdio;
 use containerd_shim_protos::api::{CreateTaskRequest, CreateTaskResponse};
 use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
@@ -13,7 +13,7 @@ use tracing::warn;
 use ttrpc::context::with_duration;
 
 use super::{IMPORT_CALL, SLOW_CALL, Service};
-use crate::bundle::{Bundle, GuestSpec, Neighbour, Root};
+use crate::bundle::{Adoption, Bundle, BundleError, GuestSpec, Neighbour, Root, warmth};
 use crate::error::ServiceError;
 use crate::hooks::{self, Status};
 use crate::host_cgroup::HostCgroup;
@@ -63,12 +63,14 @@ impl Service {
         trace: &Trace,
     ) -> Result<Arc<dyn Sandbox>, ServiceError> {
         let volumes = GuestSpec::volumes_of(bundle, &request.id)?;
+        let root = self.locate_root(request, bundle).await?;
         let launch = Launch {
             volumes,
+            warmth: warmth(bundle, &root, &request.id, request.terminal, !request.stdin.is_empty()),
             devices: GuestSpec::devices_of(bundle),
             namespace: self.shared.namespace.clone(),
             id: request.id.clone(),
-            root: self.locate_root(request, bundle).await?,
+            root,
             program: bundle.program(),
             need: bundle.need(),
             network: bundle.network()?,
@@ -120,6 +122,12 @@ impl Service {
         let process = Arc::new(Process::new(None, stdio));
         let log = LogIdentity { namespace: &self.shared.namespace, id: &request.id };
         let created = async {
+            if sandbox.is_warm() {
+                let adopted = self.adopt(&identity, &process, &mut spec, sandbox.as_ref()).await?;
+                trace.end("container adopted", Owner::Guest);
+                sandbox.settle().await?;
+                return Ok(adopted);
+            }
             let call = CreateContainerRequest {
                 container_id: request.id.clone(),
                 stdio: Some(process.io.connect(&process.stdio, sandbox.as_ref(), &log).await?).into(),
@@ -151,6 +159,31 @@ impl Service {
             }
         }
         Ok(Container::new(identity, sandbox, &spec, process, trace.clone()))
+    }
+
+    /// The agent's part in making a container of one that runs already.
+    async fn adopt(
+        &self,
+        identity: &Identity,
+        process: &Process,
+        spec: &mut GuestSpec,
+        sandbox: &dyn Sandbox,
+    ) -> Result<ProcessCreated, ServiceError> {
+        let adoption = Adoption::new(&spec.json, &identity.annotations);
+        let adoption = adoption.map_err(|problem| BundleError::Adoption { problem })?;
+        let log = LogIdentity { namespace: &self.shared.namespace, id: &identity.id };
+        let call = AdoptContainerRequest {
+            container_id: identity.id.clone(),
+            stdio: Some(process.io.connect(&process.stdio, sandbox, &log).await?).into(),
+            files: std::mem::take(&mut spec.bound.files),
+            hostname: adoption.hostname,
+            resources: adoption.resources,
+            clone_process: adoption.clone_process,
+            realtime_ns: realtime_ns().unwrap_or(0),
+            ..Default::default()
+        };
+        let adopted = sandbox.agent().adopt_container(with_duration(SLOW_CALL), &call).await;
+        adopted.map_err(|source| ServiceError::agent("adopt the container", source))
     }
 
     /// The container that came with the VM, to one that joins it.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use agent_proto::{Empty, Layer, PrepareImageRequest};
+use agent_proto::{AgentClient, Empty, Layer, PrepareImageRequest};
 use bake::{Bake, Draft, Extent};
 use tokio::time::{Instant, sleep, timeout};
 use ttrpc::context::Context;
@@ -65,7 +65,7 @@ impl<'a> Guest<'a> {
             shape: captured(machine.shape),
             state: attachments.attach(&bake.state),
             memory: memory_files(bake, &mut attachments),
-            disks: disks.attach(&mut attachments),
+            disks: disks.attach(None, &mut attachments),
         });
         Self::start(machine, logs, &console, &request, &attachments).await
     }
@@ -87,6 +87,21 @@ impl<'a> Guest<'a> {
     pub(super) async fn prepare_image(&self, layers: Vec<Layer>, programs: &[String]) -> Result<(), StartError> {
         let request = PrepareImageRequest { layers, programs: programs.to_vec(), ..Default::default() };
         self.within(self.agent.client.prepare_image(Context::default(), &request)).await
+    }
+
+    /// Its agent.
+    pub(super) fn agent(&self) -> &AgentClient {
+        &self.agent.client
+    }
+
+    /// How long the agent may take over an answer.
+    pub(super) fn answer_within(&self) -> Duration {
+        self.machine.answer_within
+    }
+
+    /// Its size.
+    pub(super) fn shape(&self) -> Shape {
+        captured(self.machine.shape)
     }
 
     /// Has the agent make it fit to be captured.

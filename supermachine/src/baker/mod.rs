@@ -1,8 +1,10 @@
 //! Making bakes.
 
 mod guest;
+mod warm;
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
@@ -16,7 +18,9 @@ use crate::image::{Image, open};
 use crate::machine::{Machine, MachineError};
 use crate::run_directory::RunDirectory;
 use crate::vm::StartError;
+use crate::upper::{UpperError, clone_upper};
 use crate::vmm::VmmError;
+use crate::warm::WarmContainer;
 use guest::Guest;
 
 /// What came of a request for a bake.
@@ -37,6 +41,8 @@ pub enum BakeStep {
     Read,
     /// A guest is restored, and its agent mounts the layers and reads what programs begin with.
     Restore,
+    /// A container starts, and becomes ready.
+    Prepare,
     /// It is written out.
     Capture,
     /// Its digests are computed and it gets its name.
@@ -67,6 +73,24 @@ pub enum BakeError {
     /// The VM to be captured could not be started.
     #[error("the virtual machine to be captured could not be started")]
     Start(#[source] StartError),
+    /// The disk that the container of a warm bake writes to can't be made.
+    #[error("the container that is to be captured has no writable layer")]
+    Upper(#[source] UpperError),
+    /// The container of a warm bake doesn't run as it should.
+    #[error("the container that is to be captured could not be {action}")]
+    Container {
+        /// What was done about it.
+        action: &'static str,
+        /// What the agent said.
+        #[source]
+        source: Box<ttrpc::Error>,
+    },
+    /// It isn't ready in time.
+    #[error("the container that is to be captured wasn't ready within {seconds} s; check what says when it is")]
+    NotReady {
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The VMM could not write the guest out.
     #[error("the virtual machine could not be captured")]
     Capture(#[source] VmmError),
@@ -102,7 +126,9 @@ impl BakeError {
             Self::Start(error) => error.kind(),
             Self::Capture(error) => error.kind(),
             Self::Disk(error) => error.kind(),
-            Self::Layer(_) => ErrorKind::FailedPrecondition,
+            Self::Layer(_) | Self::Upper(_) | Self::Container { .. } | Self::NotReady { .. } => {
+                ErrorKind::FailedPrecondition
+            }
             Self::There { .. } | Self::Store { .. } | Self::Publish(_) | Self::Directory { .. } => ErrorKind::Internal,
         }
     }
@@ -118,6 +144,15 @@ impl fmt::Debug for Baker<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Baker").field("machine", self.machine).finish_non_exhaustive()
     }
+}
+
+/// What a bake is of, and how.
+struct Captured<'a> {
+    subject: Subject,
+    /// What it lies over.
+    over: Option<&'a Bake>,
+    /// Of a warm one.
+    disk: Option<&'a File>,
 }
 
 /// Where a bake is made.
@@ -149,7 +184,7 @@ impl<'a> Baker<'a> {
         let workplace = self.workplace()?;
         (self.tell)(BakeStep::Boot);
         let guest = Guest::boot(self.machine, &workplace.directory).await.map_err(BakeError::Start)?;
-        self.finish(workplace, guest, subject, None).await
+        self.finish(workplace, guest, Captured { subject, over: None, disk: None }).await
     }
 
     /// Makes an image's bake over the base bake, which is made first if it isn't there: restores that with the image's
@@ -177,7 +212,49 @@ impl<'a> Baker<'a> {
         let restored = Guest::restore(self.machine, &workplace.directory, &base, &disks).await;
         let guest = restored.map_err(BakeError::Start)?;
         guest.prepare_image(rootfs.layers, programs).await.map_err(BakeError::Start)?;
-        self.finish(workplace, guest, subject, Some(&base)).await
+        self.finish(workplace, guest, Captured { subject, over: Some(&base), disk: None }).await
+    }
+
+    /// Makes the warm bake of a container over its image's bake, which is made first if it isn't there, as
+    /// [`Self::image`] does: restores that with a fresh writable disk, runs the container until it is ready, and captures
+    /// what has changed, and the disk. Does nothing if a good bake is there.
+    pub async fn warm(
+        &mut self,
+        image: &Image,
+        programs: &[String],
+        container: &WarmContainer,
+    ) -> Result<Baked, BakeError> {
+        self.image(image, programs).await?;
+        let facts = self.subject().await?.facts;
+        let layers = image.digests(self.machine).await.map_err(BakeError::Layer)?;
+        let workplace = self.workplace()?;
+        let mut disks = self.disks(image, &workplace).await?;
+        let digest = container.digest(disks.upper_bytes().unwrap_or_default());
+        let subject = Subject::warm(facts.clone(), layers.clone(), digest);
+        if let Some(there) = self.find(&subject).await? {
+            return Ok(Baked { key: there.key, already_there: true });
+        }
+        let over = open(self.machine, &Subject::image(facts, layers)).await;
+        let over = over.map_err(|reason| BakeError::There { reason })?;
+        let rootfs = Places::default().put(&mut disks).map_err(BakeError::Disk)?;
+        (self.tell)(BakeStep::Restore);
+        let restored = Guest::restore(self.machine, &workplace.directory, &over, &disks).await;
+        let guest = restored.map_err(BakeError::Start)?;
+        (self.tell)(BakeStep::Prepare);
+        guest.run(rootfs, container).await?;
+        self.finish(workplace, guest, Captured { subject, over: Some(&over), disk: disks.upper() }).await
+    }
+
+    /// The layers, and a fresh writable disk that nobody else can find.
+    async fn disks(&self, image: &Image, workplace: &Workplace) -> Result<disks::Opened, BakeError> {
+        let (template, path) = (self.machine.upper_template.clone(), workplace.draft.beside("disk"));
+        let root = RootDisks { layers: image.layers().to_vec(), upper: Some(path.clone()), ..RootDisks::default() };
+        let make = move || clone_upper(&template, &path).map(|_bytes| path);
+        let path = apart(make).await.map_err(BakeError::Upper)?;
+        let opened = disks::Opened::open(&root).map_err(BakeError::Disk)?;
+        let directory = |source| BakeError::Directory { path: path.clone(), source };
+        std::fs::remove_file(&path).map_err(directory)?;
+        Ok(opened)
     }
 
     /// What the base bake is of.
@@ -214,17 +291,24 @@ impl<'a> Baker<'a> {
         &mut self,
         workplace: Workplace,
         guest: Guest<'_>,
-        subject: Subject,
-        over: Option<&Bake>,
+        captured: Captured<'_>,
     ) -> Result<Baked, BakeError> {
-        let Workplace { draft, directory: _directory } = workplace;
+        let Captured { subject, over, disk } = captured;
+        let Workplace { mut draft, directory: _directory } = workplace;
+        let path = draft.beside("disk");
+        let disk = disk.map(File::try_clone).transpose().map_err(|source| BakeError::Directory { path, source })?;
         guest.prepare_capture().await.map_err(BakeError::Start)?;
         (self.tell)(BakeStep::Capture);
         let pages = if over.is_some() { Pages::Changed } else { Pages::All };
         let extents = guest.capture(&draft, pages).await?;
         (self.tell)(BakeStep::Publish);
         let digest = over.map(|bake| bake.manifest.memory.digest);
-        let publish = move || draft.publish(subject, digest, extents);
+        let publish = move || {
+            if let Some(disk) = &disk {
+                draft.keep_disk(disk).map_err(PublishError::Store)?;
+            }
+            draft.publish(subject, digest, extents)
+        };
         let published = apart(publish).await.map_err(BakeError::Publish)?;
         let key = published.key();
         if let Some(base) = over {

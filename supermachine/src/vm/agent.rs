@@ -51,7 +51,7 @@ impl std::fmt::Debug for Agent {
 }
 
 /// What makes a VM this one and no clone of another.
-pub(super) fn resume_request(hostname: &str, shape: Shape) -> io::Result<ResumeRequest> {
+pub(crate) fn resume_request(hostname: &str, shape: Shape) -> io::Result<ResumeRequest> {
     let mut entropy = vec![0; ENTROPY_BYTES];
     fill_random(&mut entropy)?;
     Ok(ResumeRequest {

@@ -55,7 +55,7 @@ pub(super) async fn attach(vm: &Vm, root: &RootDisks) -> Result<RootFilesystem, 
     let rootfs = places.put(&mut files).inspect_err(|_| places.clone_from(&before))?;
     if !files.is_empty() {
         let mut attachments = Attachments::default();
-        let disks = files.attach(&mut attachments);
+        let disks = files.attach(None, &mut attachments);
         let request = Request::AttachDisks { disks, upper_start: rootfs.upper_offset_bytes };
         vm.ask(&request, &attachments, &Reply::Attached).await.map_err(|error| {
             places.clone_from(&before);

@@ -13,7 +13,7 @@ use ttrpc::context::Context;
 use vmm_api::{Boot, FailureKind, Host, MemoryExtent, MemoryFile, Reply, Request, Restore};
 
 use crate::console::last_lines;
-use crate::disks::Places;
+use crate::disks::{Places, WarmDisk};
 use crate::error::chain;
 use crate::image::{Image, Lookup};
 use crate::kvm::KvmError;
@@ -35,7 +35,8 @@ const CAUSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// What an attempt starts from.
 enum Source<'a> {
-    Bake(&'a Bake),
+    /// With the writable disk that goes with it, if one does.
+    Bake(&'a Bake, Option<WarmDisk>),
     Kernel { kernel: File, initrd: File },
 }
 
@@ -57,16 +58,11 @@ struct Ran {
 
 impl Ran {
     /// `instead` says why there is no bake, or not a better one.
-    fn new(answered: Answered, bake: Option<Box<Bake>>, instead: Option<Reason>) -> Self {
-        let why = instead.map(|reason| reason.to_string());
-        let (mode, reason) = match &bake {
-            Some(bake) => {
-                let words = [Some(format!("bake {}", bake.key)), why];
-                let reason = words.into_iter().flatten().collect::<Vec<_>>().join("; ");
-                (Mode::Restored(bake.manifest.subject.level()), reason)
-            }
-            None => (Mode::Cold, why.unwrap_or_default()),
-        };
+    fn new(answered: Answered, bake: Option<Box<Bake>>, instead: &[Reason]) -> Self {
+        let found = bake.as_ref().map(|bake| format!("bake {}", bake.key));
+        let words = found.into_iter().chain(instead.iter().map(ToString::to_string));
+        let reason = words.collect::<Vec<_>>().join("; ");
+        let mode = bake.as_ref().map_or(Mode::Cold, |bake| Mode::Restored(bake.manifest.subject.level()));
         Self { answered, mode, reason, bake }
     }
 }
@@ -86,7 +82,8 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
     let rootfs = places.put(&mut files.root).map_err(|error| StartError::Launch(LaunchError::Disk(error)))?;
     let directory = RunDirectory::create(&launch.state_dir)
         .map_err(|source| StartError::Directory { path: launch.state_dir.clone(), source })?;
-    let found = Image::new(launch.root.layers.clone()).lookup(machine).await.map_err(StartError::Machine)?;
+    let image = Image::new(launch.root.layers.clone());
+    let found = image.lookup(machine, &launch.warmth, files.root.upper_bytes()).await.map_err(StartError::Machine)?;
     launch.trace.end("bake looked up", Owner::Shim);
     if let Some(namespace) = namespace {
         files.enter(namespace.made().await.map_err(|error| StartError::Launch(LaunchError::Namespace(error)))?);
@@ -157,20 +154,20 @@ impl Start<'_> {
     async fn run(&self, found: Lookup) -> Result<Ran, StartError> {
         let (mut bake, mut instead) = match found {
             Lookup::Hit { bake, instead } => (Some(bake), instead),
-            Lookup::Miss(reason) => (None, Some(reason)),
+            Lookup::Miss(reasons) => (None, reasons),
         };
         let mut failed: Vec<(Key, String)> = Vec::new();
         loop {
             let attempted = match &bake {
-                Some(bake) => self.attempt(&Source::Bake(bake)).await,
+                Some(bake) => self.attempt(Source::Bake(bake, self.warm_disk(bake)?)).await,
                 None => self.boot().await,
             };
             let error = match attempted {
                 Ok(answered) => {
                     for (key, message) in failed {
-                        instead = Some(self.machine.store.quarantine(key, message));
+                        instead.push(self.machine.store.quarantine(key, message));
                     }
-                    return Ok(Ran::new(answered, bake, instead));
+                    return Ok(Ran::new(answered, bake, &instead));
                 }
                 Err(error) => error,
             };
@@ -184,15 +181,25 @@ impl Start<'_> {
 
     async fn boot(&self) -> Result<Answered, StartError> {
         let source = Source::Kernel { kernel: open(&self.machine.kernel)?, initrd: open(&self.machine.initrd)? };
-        self.attempt(&source).await
+        self.attempt(source).await
     }
 
-    async fn attempt(&self, source: &Source<'_>) -> Result<Answered, StartError> {
+    /// What a warm bake's guest has written, as the disk of this one.
+    fn warm_disk(&self, bake: &Bake) -> Result<Option<WarmDisk>, StartError> {
+        let (Some(packed), Some(upper), Some(path)) = (&bake.upper, &bake.manifest.upper, &self.launch.root.upper) else {
+            return Ok(None);
+        };
+        let disk = WarmDisk::make(packed, upper, path).map_err(|error| StartError::Launch(LaunchError::Disk(error)))?;
+        self.launch.trace.end("warm disk made", Owner::Shim);
+        Ok(Some(disk))
+    }
+
+    async fn attempt(&self, source: Source<'_>) -> Result<Answered, StartError> {
         let (logs, console) = logs(self.directory)?;
         let began = Instant::now();
         let process = Process::spawn(&self.machine.vmm, logs).map_err(StartError::Spawn)?;
         let spawned_us = micros(began);
-        let running = self.send(&process, source, &console)?;
+        let running = self.send(&process, &source, &console)?;
         let within = self.machine.answer_within;
         let agent = match Agent::connect(&process) {
             Ok(agent) => agent,
@@ -230,6 +237,9 @@ impl Start<'_> {
         if self.launch.cgroup.is_some() {
             self.launch.trace.end("cgroup entered", Owner::Shim);
         }
+        if let Source::Bake(_, Some(disk)) = source {
+            disk.keep().map_err(|error| StartError::Launch(LaunchError::Disk(error)))?;
+        }
         Ok(Answered { process, agent, timeline, response })
     }
 
@@ -243,12 +253,12 @@ impl Start<'_> {
             serves_files: self.launch.serves_files,
         };
         let request = match source {
-            Source::Bake(bake) => Request::Restore(Restore {
+            Source::Bake(bake, warm) => Request::Restore(Restore {
                 host,
                 shape: self.machine.shape,
                 state: attachments.attach(&bake.state),
                 memory: memory_files(bake, &mut attachments),
-                disks: self.files.root.attach(&mut attachments),
+                disks: self.files.root.attach(warm.as_ref(), &mut attachments),
             }),
             Source::Kernel { kernel, initrd } => Request::Boot(Boot {
                 host,
@@ -256,7 +266,7 @@ impl Start<'_> {
                 kernel: attachments.attach(kernel),
                 initrd: attachments.attach(initrd),
                 cmdline: self.machine.cmdline.clone(),
-                disks: self.files.root.attach(&mut attachments),
+                disks: self.files.root.attach(None, &mut attachments),
             }),
         };
         process.send(&request, &attachments).map_err(StartError::Vmm)

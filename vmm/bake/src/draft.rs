@@ -13,9 +13,10 @@ use crate::extents::{Extent, Extents, ExtentsError};
 use crate::identity::FileIdentity;
 use crate::key::Key;
 use crate::ledger::Checked;
-use crate::manifest::{Manifest, ManifestError, Part};
-use crate::store::{MANIFEST, MEMORY, STATE, Store, StoreError, remove_tree, unique};
+use crate::manifest::{Manifest, ManifestError, Part, Upper};
+use crate::store::{MANIFEST, MEMORY, STATE, Store, StoreError, UPPER, remove_tree, unique};
 use crate::subject::Subject;
+use crate::upper::pack;
 
 /// What the names of unfinished bakes begin with.
 const PREFIX: &str = ".draft";
@@ -32,6 +33,8 @@ pub struct Draft {
     pub state: File,
     /// Receives the packed pages.
     pub memory: File,
+    /// The packed disk with the disk's size in bytes, if there is one.
+    upper: Option<(File, u64)>,
     is_published: bool,
 }
 
@@ -76,16 +79,19 @@ pub(crate) fn begin(store: &Store) -> Result<Draft, StoreError> {
     let open = || -> io::Result<Draft> {
         let directory = File::open(&path)?;
         flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
-        let create =
-            |name| OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path.join(name));
-        let (state, memory) = (create(STATE)?, create(MEMORY)?);
-        Ok(Draft { store: store.clone(), path: path.clone(), directory, state, memory, is_published: false })
+        let (state, memory) = (create(&path.join(STATE))?, create(&path.join(MEMORY))?);
+        let store = store.clone();
+        Ok(Draft { store, path: path.clone(), directory, state, memory, upper: None, is_published: false })
     };
     open().map_err(|source| {
         // The first error is the one that counts.
         let _kept = remove_tree(&path);
         store.error("create files in", &path, source)
     })
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Removes what crashed processes left behind: directories under temporary names that nobody has locked.
@@ -111,6 +117,23 @@ impl Draft {
         self.path.file_name().unwrap_or_default().to_string_lossy().trim_start_matches('.').to_owned()
     }
 
+    /// A path for a file that goes with the draft, or before it.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Keeps what is on the disk of a guest that runs no more.
+    pub fn keep_disk(&mut self, disk: &File) -> Result<(), StoreError> {
+        let path = self.path.join(UPPER);
+        let keep = || {
+            let file = create(&path)?;
+            pack(disk, io::BufWriter::new(&file))?;
+            Ok((file, disk.metadata()?.len()))
+        };
+        self.upper = Some(keep().map_err(|source| self.store.error("write", &path, source))?);
+        Ok(())
+    }
+
     /// Completes the bake under the subject's key: digests, manifest, permissions, everything on the disk, then the name.
     /// If it lies `over` another bake, that one's memory file has this digest.
     pub fn publish(
@@ -122,9 +145,13 @@ impl Draft {
         let key = subject.key();
         let state = self.part(&self.state, STATE)?;
         let memory = self.part(&self.memory, MEMORY)?;
+        let upper = match &self.upper {
+            Some((file, disk_bytes)) => Some(Upper { disk_bytes: *disk_bytes, part: self.part(file, UPPER)? }),
+            None => None,
+        };
         let memory_bytes = subject.facts.memory_bytes;
         let extents = Extents::check(extents, memory_bytes, memory.bytes).map_err(PublishError::Extents)?;
-        let manifest = Manifest { subject, over, state, memory, extents };
+        let manifest = Manifest { subject, over, state, memory, extents, upper };
         let bytes = manifest.encode().map_err(PublishError::Manifest)?;
         self.write_manifest(&bytes).map_err(|source| self.failed("write the files of", source))?;
         let target = self.store.directory().join(key.to_string());
@@ -136,7 +163,7 @@ impl Draft {
         File::open(self.store.directory())
             .and_then(|directory| directory.sync_all())
             .map_err(|source| self.failed("sync the directory of", source))?;
-        self.record(&key, state, memory);
+        self.record(&key, [Some(state), Some(memory), upper.map(|upper| upper.part)]);
         Ok(Published::New(key))
     }
 
@@ -158,12 +185,15 @@ impl Draft {
     }
 
     /// The digests were just computed from these files: the first restore needn't do it again.
-    fn record(&self, key: &Key, state: Part, memory: Part) {
-        let checked = |file: &File, part| {
-            file.metadata().map(|metadata| Checked { part, identity: FileIdentity::from(&metadata) })
+    fn record(&self, key: &Key, parts: [Option<Part>; 3]) {
+        let files = [Some(&self.state), Some(&self.memory), self.upper.as_ref().map(|(file, _)| file)];
+        let checked = |(file, part): (Option<&File>, Option<Part>)| {
+            let (file, part) = (file?, part?);
+            Some(file.metadata().map(|metadata| Checked { part, identity: FileIdentity::from(&metadata) }))
         };
-        if let (Ok(state), Ok(memory)) = (checked(&self.state, state), checked(&self.memory, memory)) {
-            self.store.ledger().record(key, &[state, memory]);
+        let checked: io::Result<Vec<_>> = files.into_iter().zip(parts).filter_map(checked).collect();
+        if let Ok(checked) = checked {
+            self.store.ledger().record(key, &checked);
         }
     }
 

@@ -32,16 +32,16 @@ impl Ledger {
     }
 
     /// Whether exactly these files have been checked.
-    pub(crate) fn vouches(&self, key: &Key, files: &[Checked; 2]) -> bool {
-        record::load::<[Checked; 2]>(&self.path(key)).as_ref() == Some(files)
+    pub(crate) fn vouches(&self, key: &Key, files: &[Checked]) -> bool {
+        record::load::<Vec<Checked>>(&self.path(key)).as_deref() == Some(files)
     }
 
     /// Remembers that these files were checked, unless their times are too young to tell a later change apart.
-    pub(crate) fn record(&self, key: &Key, files: &[Checked; 2]) {
+    pub(crate) fn record(&self, key: &Key, files: &[Checked]) {
         if !files.iter().all(|file| file.identity.is_settled()) {
             return;
         }
-        if let Err(error) = record::save(&self.path(key), files) {
+        if let Err(error) = record::save(&self.path(key), &files) {
             tracing::warn!(directory = %self.directory.display(), %error, "checked digests can't be remembered: every start reads the whole bake");
         }
     }

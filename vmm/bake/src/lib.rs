@@ -1,6 +1,7 @@
 //! Bakes: snapshots of a virtual machine, made ahead of time, that starts are restored from.
 //!
-//! A bake is a directory of three files named after its [`Key`]: `manifest`, `state` and `memory`. It is executable
+//! A bake is a directory named after its [`Key`] with the files `manifest`, `state`, `memory` and, if a container runs in
+//! it, `upper`. It is executable
 //! input (whoever writes it decides what the guest runs), so it is root-owned, its digests are checked, and
 //! everything in it is parsed as untrusted. This crate knows the format and the store and nothing of KVM.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ mod record;
 mod store;
 mod subject;
 mod trust;
+mod upper;
 
 pub use digest::{Digest, Hasher};
 pub use draft::{Draft, PublishError, Published};
@@ -26,9 +28,10 @@ pub use extents::{Extent, Extents, ExtentsError, MAX_EXTENTS, PAGE_BYTES};
 pub use identity::FileIdentity;
 pub use key::{Key, MachineFacts, ParseKeyError};
 pub use layers::LayerDigests;
-pub use manifest::{FORMAT_VERSION, Level, Manifest, ManifestError, Part};
+pub use manifest::{FORMAT_VERSION, Level, Manifest, ManifestError, Part, Upper};
 pub use memo::{DigestError, DigestMemo};
 pub use reason::{Damage, Reason};
 pub use record::{load as load_record, save as save_record};
 pub use store::{Bake, Candidate, Claim, Entry, Lookup, Pin, Store, StoreError};
 pub use subject::Subject;
+pub use upper::{UnpackError, unpack};

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::extents::{Extent, Extents, ExtentsError};
 use crate::subject::Subject;
+use crate::upper::{BLOCK_BYTES, MAX_DISK_BYTES};
 
-/// Version of the format of manifest, state and memory together. It is part of the machine key; a bake of another
+/// Version of the format of manifest, state, memory and upper together. It is part of the machine key; a bake of another
 /// version is never found, let alone converted.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// First bytes of every manifest.
 const MAGIC: [u8; 8] = *b"SMBAKE\0\0";
 const HEADER_BYTES: usize = 16;
@@ -33,6 +34,8 @@ pub enum Level {
     /// The same with the layers of an image mounted and what its programs begin with read; good for every container of
     /// the image.
     Image,
+    /// The same with the image's program running and ready; good for every container that differs in its identity alone.
+    Warm,
 }
 
 impl std::fmt::Display for Level {
@@ -40,6 +43,7 @@ impl std::fmt::Display for Level {
         match self {
             Self::Base => f.write_str("base"),
             Self::Image => f.write_str("image"),
+            Self::Warm => f.write_str("warm"),
         }
     }
 }
@@ -51,6 +55,15 @@ pub struct Part {
     pub bytes: u64,
     /// SHA-256 of the contents.
     pub digest: Digest,
+}
+
+/// What the guest of a warm bake has written to its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upper {
+    /// Size of the disk in bytes, a whole number of blocks of 4096.
+    pub disk_bytes: u64,
+    /// The `upper` file.
+    pub part: Part,
 }
 
 /// What a bake is. Extents have been checked against memory and file size.
@@ -67,6 +80,8 @@ pub struct Manifest {
     pub memory: Part,
     /// Where its pages belong.
     pub extents: Extents,
+    /// The disk, of a warm bake.
+    pub upper: Option<Upper>,
 }
 
 /// The body as it is stored: nothing is checked.
@@ -77,6 +92,7 @@ struct Body {
     state: Part,
     memory: Part,
     extents: Vec<Extent>,
+    upper: Option<Upper>,
 }
 
 /// A manifest that can't be used.
@@ -115,6 +131,12 @@ pub enum ManifestError {
         /// Its level.
         level: Level,
     },
+    /// It has a disk and shouldn't, the other way round, or one of an impossible size.
+    #[error("the manifest is of level {level} and says the wrong thing about its disk")]
+    Disk {
+        /// Its level.
+        level: Level,
+    },
     /// Its extents don't fit memory or file.
     #[error("the manifest's memory extents are unusable")]
     Extents(#[source] ExtentsError),
@@ -132,6 +154,7 @@ impl Manifest {
             state: self.state,
             memory: self.memory,
             extents: self.extents.as_slice().to_vec(),
+            upper: self.upper,
         })
         .map_err(ManifestError::Body)?;
         if body.len() > MAX_MANIFEST_BYTES - HEADER_BYTES - DIGEST_BYTES {
@@ -179,13 +202,17 @@ impl TryFrom<Body> for Manifest {
     type Error = ManifestError;
 
     fn try_from(body: Body) -> Result<Self, ManifestError> {
-        let Body { subject, over, state, memory, extents } = body;
+        let Body { subject, over, state, memory, extents, upper } = body;
         if over.is_some() != subject.parent().is_some() {
             return Err(ManifestError::Over { level: subject.level() });
         }
+        let is_possible = |upper: Upper| upper.disk_bytes <= MAX_DISK_BYTES && upper.disk_bytes.is_multiple_of(BLOCK_BYTES);
+        if upper.is_some() != (subject.level() == Level::Warm) || !upper.is_none_or(is_possible) {
+            return Err(ManifestError::Disk { level: subject.level() });
+        }
         let memory_bytes = subject.facts.memory_bytes;
         let extents = Extents::check(extents, memory_bytes, memory.bytes).map_err(ManifestError::Extents)?;
-        Ok(Self { subject, over, state, memory, extents })
+        Ok(Self { subject, over, state, memory, extents, upper })
     }
 }
 

@@ -15,6 +15,15 @@ pub enum Reason {
     /// There is none of the image; there may be one of the machine.
     #[error("no bake of this image yet")]
     NoImage,
+    /// There is none of the container's process; there may be one of the image.
+    #[error("no warm bake of this process yet")]
+    NoWarm,
+    /// A warm bake is wanted, and there can't be one.
+    #[error("no warm bake: {why}")]
+    NeverWarm {
+        /// Why not.
+        why: String,
+    },
     /// Which bake it would be isn't known.
     #[error("the layer {} wasn't read yet since the host booted or the layer was made", layer.display())]
     Undigested {
@@ -60,13 +69,19 @@ impl Reason {
         match level {
             Level::Base => Self::Absent,
             Level::Image => Self::NoImage,
+            Level::Warm => Self::NoWarm,
         }
     }
 
     /// Whether something is wrong with a bake, rather than that there is none.
     pub fn is_fault(&self) -> bool {
         match self {
-            Self::Absent | Self::NoImage | Self::Undigested { .. } | Self::Off => false,
+            Self::Absent
+            | Self::NoImage
+            | Self::NoWarm
+            | Self::NeverWarm { .. }
+            | Self::Undigested { .. }
+            | Self::Off => false,
             Self::Corrupt { .. } | Self::Untrusted { .. } | Self::Unreadable { .. } => true,
         }
     }
@@ -115,7 +130,7 @@ pub enum Damage {
         difference: String,
     },
     /// What it lies over is gone.
-    #[error("the base bake that it differs from was made anew")]
+    #[error("the bake that it differs from was made anew")]
     Orphaned,
     /// The VMM found its state unusable, or the guest didn't survive being restored.
     #[error("{message}")]

@@ -1,6 +1,6 @@
 //! The directory of bakes.
 //!
-//! `<store>/<key>/{manifest,state,memory}`. A bake appears by a rename and disappears by one, so that nobody ever
+//! `<store>/<key>/{manifest,state,memory,upper}`. A bake appears by a rename and disappears by one, so that nobody ever
 //! sees half of one. Whoever uses a bake holds a shared lock on its manifest.
 
 mod files;
@@ -28,6 +28,7 @@ use files::{check_size, decode_manifest, is_gone, open_trusted, read_manifest, u
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const STATE: &str = "state";
 pub(crate) const MEMORY: &str = "memory";
+pub(crate) const UPPER: &str = "upper";
 
 /// What the store has for a key.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Bake {
     pub state: File,
     /// The open `memory` file.
     pub memory: File,
+    /// The open `upper` file, of a warm bake.
+    pub upper: Option<File>,
     /// The bake that it lies over, if it lies over one.
     pub over: Option<Box<Bake>>,
     pin: Pin,
@@ -94,7 +97,7 @@ impl Bake {
 #[derive(Debug)]
 pub struct Candidate {
     bake: Bake,
-    files: [Checked; 2],
+    files: Vec<Checked>,
     is_verified: bool,
     over: Option<Box<Candidate>>,
     ledger: Ledger,
@@ -193,15 +196,24 @@ impl Store {
         }
         let (state, state_identity) = file(STATE)?;
         let (memory, memory_identity) = file(MEMORY)?;
-        let files = [
+        let mut files = vec![
             Checked { part: manifest.state, identity: state_identity },
             Checked { part: manifest.memory, identity: memory_identity },
         ];
-        check_size(key, STATE, &files[0])?;
-        check_size(key, MEMORY, &files[1])?;
+        let upper = match &manifest.upper {
+            Some(upper) => {
+                let (file, identity) = file(UPPER)?;
+                files.push(Checked { part: upper.part, identity });
+                Some(file)
+            }
+            None => None,
+        };
+        for (name, checked) in [STATE, MEMORY, UPPER].into_iter().zip(&files) {
+            check_size(key, name, checked)?;
+        }
         let is_verified = self.ledger.vouches(key, &files);
         let pin = Pin { lock, _over: None };
-        let bake = Bake { key: *key, manifest, state, memory, over: None, pin };
+        let bake = Bake { key: *key, manifest, state, memory, upper, over: None, pin };
         Ok(Candidate { bake, files, is_verified, over, ledger: self.ledger.clone() })
     }
 
@@ -317,7 +329,7 @@ impl Store {
         use std::os::unix::fs::MetadataExt;
         let path = self.directory.join(key.to_string());
         let blocks =
-            [MANIFEST, STATE, MEMORY].map(|name| fs::metadata(path.join(name)).map_or(0, |file| file.blocks()));
+            [MANIFEST, STATE, MEMORY, UPPER].map(|name| fs::metadata(path.join(name)).map_or(0, |file| file.blocks()));
         let lock = File::open(path.join(MANIFEST));
         let metadata = lock.as_ref().ok().and_then(|manifest| manifest.metadata().ok());
         let made_at = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
@@ -367,9 +379,9 @@ impl Candidate {
         if is_verified {
             return Ok(bake);
         }
-        for (name, file, part) in
-            [(STATE, &bake.state, bake.manifest.state), (MEMORY, &bake.memory, bake.manifest.memory)]
-        {
+        let opened = [Some(&bake.state), Some(&bake.memory), bake.upper.as_ref()];
+        for ((name, file), part) in [STATE, MEMORY, UPPER].into_iter().zip(opened).zip(files.iter().map(|file| file.part)) {
+            let Some(file) = file else { continue };
             let digest = Digest::of_file(file).map_err(|error| unreadable(&bake.key, Path::new(name), error))?;
             if digest != part.digest {
                 return Err(Reason::Corrupt { key: bake.key, damage: Damage::Contents { file: name } });

@@ -96,6 +96,27 @@ impl Network {
         (*self.home.get_or_init(|| Home::Own) == Home::Apart).then(|| apart::NAMESPACE.into())
     }
 
+    /// The namespace of a container whose first card will only be described later; none if there are no cards.
+    pub(super) fn promise(&self) -> Option<PathBuf> {
+        if self.rooms.is_some() {
+            self.home.get_or_init(|| Home::Apart);
+        }
+        self.namespace()
+    }
+
+    /// Puts the first card in reserve if it hasn't been described.
+    pub(super) async fn settle(&self) -> Result<(), NetworkError> {
+        let mut cards = self.cards.lock().await;
+        let (Some(rooms), Some(card)) = (&self.rooms, cards.first_mut()) else { return Ok(()) };
+        if card.given.is_some() || card.home.is_none() {
+            return Ok(());
+        }
+        let name = apart::reserved(0);
+        let moved = rooms.of(card.home).hand_over(card, &rooms.reserve, &name);
+        card.home = None;
+        moved.map_err(kernel("move", name))
+    }
+
     /// Makes a card the interface that is described. The link is waited for before there are routes, since what is
     /// sent until then is lost.
     pub(super) async fn configure(&self, wanted: &ConfigureNetworkRequest) -> Result<(), NetworkError> {

@@ -5,11 +5,12 @@ fn manifest() -> Manifest {
     let extents =
         vec![Extent { guest_page: 1, file_page: 0, pages: 2 }, Extent { guest_page: 300, file_page: 2, pages: 1 }];
     Manifest {
-        subject: Subject::image(facts(), vec![Digest([8; 32]), Digest([9; 32])]),
+        subject: Subject::warm(facts(), vec![Digest([8; 32]), Digest([9; 32])], Digest([10; 32])),
         over: Some(Digest([7; 32])),
         state: Part { bytes: 700, digest: Digest([5; 32]) },
         memory: Part { bytes: 3 * 4096, digest: Digest([6; 32]) },
         extents: Extents::check(extents, 256 << 20, 3 * 4096).unwrap(),
+        upper: Some(Upper { disk_bytes: 1 << 30, part: Part { bytes: 5000, digest: Digest([11; 32]) } }),
     }
 }
 
@@ -17,7 +18,7 @@ fn manifest() -> Manifest {
 /// else: raise [`FORMAT_VERSION`] in the same change, and replace both. Never change one without the other. A test that
 /// fails leaves the new bytes in the directory for temporary files.
 const GOLDEN: (u32, &[u8], &str) =
-    (2, include_bytes!("golden-2"), "bff9ddfdcd23de353cd4678dbe5433cbdf856b98c1574e909f9a19bec0792de5");
+    (3, include_bytes!("golden-3"), "f8646b4dadb738fc046d66c216805118cde517a50a0e12aa0a9684145de15f97");
 
 #[test]
 fn tripwire_the_bytes_of_a_manifest_change_only_with_the_format_version() {
@@ -34,7 +35,7 @@ fn a_manifest_reads_back() {
     let bytes = manifest().encode().unwrap();
     assert_eq!(
         &bytes[..16],
-        [b"SMBAKE\0\0".as_slice(), &2u32.to_le_bytes(), &((bytes.len() - 48) as u32).to_le_bytes()].concat()
+        [b"SMBAKE\0\0".as_slice(), &3u32.to_le_bytes(), &((bytes.len() - 48) as u32).to_le_bytes()].concat()
     );
     assert_eq!(Manifest::decode(&bytes).unwrap(), manifest());
 }
@@ -74,16 +75,21 @@ fn faults_behind_a_right_digest_are_told_apart() {
     let bytes = manifest().encode().unwrap();
     let body = &bytes[16..bytes.len() - 32];
     assert!(matches!(Manifest::decode(&seal(1, body)), Err(ManifestError::Version { found: 1 })));
-    assert!(matches!(Manifest::decode(&seal(2, &body[..40])), Err(ManifestError::Body(_))));
+    assert!(matches!(Manifest::decode(&seal(3, &body[..40])), Err(ManifestError::Body(_))));
     let stray = [body, &[0, 0]].concat();
-    assert!(matches!(Manifest::decode(&seal(2, &stray)), Err(ManifestError::Trailing { bytes: 2 })));
+    assert!(matches!(Manifest::decode(&seal(3, &stray)), Err(ManifestError::Trailing { bytes: 2 })));
     let mut foreign = manifest();
     foreign.memory.bytes += 4096;
     assert!(matches!(Manifest::decode(&foreign.encode().unwrap()), Err(ManifestError::Extents(_))));
     let alone = Manifest { over: None, ..manifest() };
-    assert!(matches!(Manifest::decode(&alone.encode().unwrap()), Err(ManifestError::Over { level: Level::Image })));
+    assert!(matches!(Manifest::decode(&alone.encode().unwrap()), Err(ManifestError::Over { level: Level::Warm })));
     let base = Manifest { subject: Subject::base(facts()), ..manifest() };
     assert!(matches!(Manifest::decode(&base.encode().unwrap()), Err(ManifestError::Over { level: Level::Base })));
+    let disk = |upper| Manifest::decode(&Manifest { upper, ..manifest() }.encode().unwrap());
+    let odd = manifest().upper.map(|upper| Upper { disk_bytes: 4095, ..upper });
+    for upper in [None, odd] {
+        assert!(matches!(disk(upper), Err(ManifestError::Disk { level: Level::Warm })));
+    }
     assert!(matches!(Manifest::decode(b"#!/bin/sh\nexit 0\n"), Err(ManifestError::NotAManifest)));
     let mut flipped = bytes;
     flipped[20] ^= 1;

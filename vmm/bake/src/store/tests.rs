@@ -291,7 +291,7 @@ fn an_image_s_bake_is_good_over_the_very_base_it_was_made_over() {
     let Fixture { _dir, store } = fixture();
     let under = publish(&store);
     let key = publish_over(&store, image(), Some(Digest([9; 32]))).key();
-    let why = "the base bake that it differs from was made anew";
+    let why = "the bake that it differs from was made anew";
     assert_eq!(miss_image(&store), format!("bake {key} is corrupt: {why}; removed"));
     assert_eq!(names(&store), [under.to_string()]);
     publish_image(&store);
@@ -311,6 +311,57 @@ fn damage_below_an_image_s_bake_is_found_with_it() {
     assert!(!store.open(&image()).unwrap().is_verified());
     let why = "the digest of the file `memory` does not match the manifest";
     assert_eq!(miss_image(&store), format!("bake {under} is corrupt: {why}; removed"));
+}
+
+fn warm() -> Subject {
+    Subject::warm(facts(), image().layers, Digest([4; 32]))
+}
+
+fn publish_warm(store: &Store) -> Key {
+    publish_for(store, facts());
+    publish_image(store);
+    let over = store.manifest(&image().key()).unwrap().memory.digest;
+    let disk = tempfile::tempfile().unwrap();
+    disk.set_len(64 * 4096).unwrap();
+    disk.write_all_at(&[9; 4096], 5 * 4096).unwrap();
+    let mut draft = store.draft().unwrap();
+    draft.state.write_all(b"registers").unwrap();
+    draft.memory.write_all(&[7; 2 * 4096]).unwrap();
+    draft.keep_disk(&disk).unwrap();
+    sleep(Duration::from_millis(30));
+    draft.publish(warm(), Some(over), vec![Extent { guest_page: 3, file_page: 0, pages: 2 }]).unwrap().key()
+}
+
+#[test]
+fn a_warm_bake_brings_its_disk_and_what_it_lies_over() {
+    let Fixture { _dir, store } = fixture();
+    let absent = store.lookup(&warm());
+    assert!(matches!(absent, Lookup::Miss(Reason::NoWarm)), "{absent:?}");
+    publish_warm(&store);
+    let Lookup::Hit(bake) = store.lookup(&warm()) else { panic!("a miss") };
+    let levels: Vec<_> = bake.stack().iter().map(|bake| bake.manifest.subject.level().to_string()).collect();
+    assert_eq!(levels, ["base", "image", "warm"]);
+    let disk = tempfile::tempfile().unwrap();
+    crate::unpack(bake.upper.as_ref().unwrap(), bake.manifest.upper.unwrap().disk_bytes, &disk).unwrap();
+    let mut blocks = vec![0; 64 * 4096];
+    disk.read_exact_at(&mut blocks, 0).unwrap();
+    assert!((0..64).all(|block| blocks[block * 4096..][..4096] == [if block == 5 { 9 } else { 0 }; 4096]));
+}
+
+#[test]
+fn a_changed_or_missing_byte_of_the_disk_is_noticed() {
+    let Fixture { _dir, store } = fixture();
+    for (cut, words) in [(false, "the digest of the file `upper` does not match"), (true, "the file `upper` has 4111 bytes")] {
+        let key = publish_warm(&store);
+        flip(&store, &key, UPPER, 4111);
+        if cut {
+            let path = store.directory().join(key.to_string()).join(UPPER);
+            fs::OpenOptions::new().write(true).open(path).unwrap().set_len(4111).unwrap();
+        }
+        let Lookup::Miss(reason) = store.lookup(&warm()) else { panic!("a hit") };
+        assert!(reason.to_string().contains(words), "{reason}");
+        assert!(matches!(store.lookup(&warm()), Lookup::Miss(Reason::NoWarm)), "it was removed");
+    }
 }
 
 #[test]
