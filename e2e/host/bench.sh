@@ -86,6 +86,12 @@ for ((i = 0; i < runs; i++)); do
     for cpus in 2 4; do
         ours_once 'restored(image)' $cpus-cpus $cpus-cpus-answer --annotation io.supermachine.config.vm.vcpus=$cpus
     done
+    for limit in 64 2048; do
+        ours_once 'restored(image)' $limit-limit $limit-limit-answer --memory-limit $((limit << 20))
+    done
+done
+for ((i = 0; i < cold_runs; i++)); do
+    timed supermachine bake $image --force >>baking 2>bake.log || fail "$(cat bake.log)"
 done
 ctr run --detach $image runs-runc sleep infinity
 ctr run --detach "${ours[@]}" $image runs-ours sleep infinity
@@ -118,6 +124,13 @@ for cpus in 2 4; do
     printf "$row" "… $cpus CPUs" "$total" "$(ratio "$total" "$runc")" "$(median $cpus-cpus-answer)" ''
 done
 
+for limit in 64 2048; do
+    total=$(median $limit-limit)
+    printf "$row" "… $limit MiB" "$total" "$(ratio "$total" "$runc")" "$(median $limit-limit-answer)" ''
+done
+baking=$(median baking)
+printf "$row" 'its bake' "$baking" "$(ratio "$baking" "$runc")" '' ''
+
 pod_runc=$(median pod-runc) pod_ours=$(median pod-ours)
 printf '\nthe same in a pod that runs; median ms of %s\n' "$runs"
 printf "$row" runc "$pod_runc" 1.00 '' ''
@@ -132,10 +145,15 @@ printf '\nms by thread in one restored start, which tracing slows down a little:
 owners
 
 case $clock in
-wall) target "spawn to answer, restored to cold" "$(ratio $restored_answer $cold_answer)" 0.20 ;;
+wall)
+    target "spawn to answer, restored to cold" "$(ratio $restored_answer $cold_answer)" 0.20
+    target "baking the image, to a cold start" "$(ratio "$baking" "$cold")" 2.00
+    ;;
 instructions)
     target "ctr run, restored to runc" "$(ratio $restored $runc)" 1.00
     target "ctr run in a pod, ours to runc" "$(ratio $pod_ours $pod_runc)" 1.00
+    target "ctr run with 2 GiB, to one with 64 MiB" "$(ratio "$(median 2048-limit)" "$(median 64-limit)")" 1.10
+    target "baking the image, to a cold start" "$(ratio "$baking" "$cold")" 2.00
     target "ctr tasks exec, ours to runc" "$(ratio $exec_ours $exec_runc)" 0.50
     target "spawn to answer, restored, virtual ms" "$restored_answer" 30
     ;;

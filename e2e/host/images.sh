@@ -5,11 +5,13 @@
 #   busybox  one static binary and its applets
 #   nginx    debian + nginx in a second layer that also deletes and replaces files
 #   python3  debian + python3 and openssl in a second layer
+#   redis    debian + redis-server in a second layer
+#   node     debian + nodejs in a second layer
 
 source "$(dirname "$0")/part.sh"
 
 begin_part images "$0"
-echo "making the test images (about 2 minutes)" >&2
+echo "making the test images (about 3 minutes)" >&2
 
 layout=$work/layout
 umoci init --layout "$layout"
@@ -95,6 +97,14 @@ new_image python3 debian
 install_packages "$work/python3/rootfs" python3 openssl
 commit_image python3 --config.cmd python3
 
+new_image redis debian
+install_packages "$work/redis/rootfs" redis-server
+commit_image redis --config.cmd redis-server
+
+new_image node debian
+install_packages "$work/node/rootfs" nodejs
+commit_image node --config.cmd node
+
 umoci gc --layout "$layout"
 jq -c '.manifests |= map(.annotations["io.containerd.image.name"] =
     "docker.io/library/" + .annotations["org.opencontainers.image.ref.name"] + ":latest"
@@ -102,5 +112,5 @@ jq -c '.manifests |= map(.annotations["io.containerd.image.name"] =
     "$layout/index.json" >"$work/index.json"
 mv "$work/index.json" "$layout/index.json"
 tar -C "$layout" -cf "$work/images.tar" oci-layout index.json blobs
-rm -rf "$work"/{install.log,layout,debian-root,debian,busybox,nginx,python3}
+rm -rf "$work"/{install.log,layout,debian-root,debian,busybox,nginx,python3,redis,node}
 finish_part

@@ -14,18 +14,7 @@ number=0
 fail() { echo "FAILED: $*" && exit 1; }
 . "$(dirname "$0")/readiness.sh"
 . "$(dirname "$0")/figures.sh"
-
-# Usage: make_namespace NAME [ADDRESS]: with an interface on the bridge if there is an address.
-make_namespace() {
-    ip netns add "$1"
-    ip -n "$1" link set lo up
-    [ -n "${2:-}" ] || return 0
-    ip link add "$1" type veth peer name eth0 netns "$1"
-    ip link set "$1" master bench0 up
-    ip -n "$1" link set eth0 up
-    ip -n "$1" address add "$2/24" dev eth0
-    ip -n "$1" route add default via 10.90.0.1
-}
+. "$(dirname "$0")/bridge.sh"
 
 # A server for one request a connection: N bytes to be taken, to be given, or to be echoed one by one.
 serve='
@@ -83,9 +72,7 @@ run_in() {
 }
 
 cd "$(mktemp -d)"
-ip link add bench0 type bridge
-ip address add 10.90.0.1/24 dev bench0
-ip link set bench0 up
+make_bridge
 make_namespace bare
 make_namespace wired 10.90.0.2
 make_namespace served-runc 10.90.0.3

@@ -32,3 +32,7 @@ every_layer_is_converted() {
 
 # Usage: wait_for_bakes COUNT: of so many images.
 wait_for_bakes() { wait_for 900 "bakes of $1 images" bakes_exist "$1"; }
+
+# The job begins when the system does, and containerd takes a while.
+containerd_answers() { ctr version >/dev/null 2>&1; }
+wait_for 300 containerd containerd_answers

@@ -177,7 +177,7 @@ require_image_bake() {
 # Usage: remove_bakes MIB: those for machines with so much memory, from which none runs.
 remove_bakes() {
     local key
-    for key in $(bake_keys image "$1") $(bake_keys base "$1"); do
+    for key in $(bake_keys warm "$1") $(bake_keys image "$1") $(bake_keys base "$1"); do
         supermachine rm "$key"
     done
 }

@@ -83,11 +83,13 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel_are_understood() {
-        let line = "   1: 0100007F:0050 0201000A:D431 01 00000000:00000000 00:00000000 00000000  0 0 1 1 00 20 0 0 10 -1";
+        let line =
+            "   1: 0100007F:0050 0201000A:D431 01 00000000:00000000 00:00000000 00000000  0 0 1 1 00 20 0 0 10 -1";
         let found = parse(line).unwrap();
         assert_eq!((found.local_port, found.remote), (80, "10.0.1.2".parse().unwrap()));
         assert!(!found.is_listening && !found.is_over);
-        let line = "0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 7 1 0";
+        let line =
+            "0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 7 1 0";
         let found = parse(line).unwrap();
         assert!(found.is_listening && found.remote.is_unspecified());
         assert_eq!(parse_address("0000000000000000FFFF00000100007F").unwrap().to_canonical(), Ipv4Addr::LOCALHOST);

@@ -304,7 +304,9 @@ impl Bakes {
         };
         machine.layer_digests().sweep();
         match &baked {
-            Ok(Baked { key, already_there: true }) => info!(%memory, vcpus, layers, is_warm, %key, "the bake is there already"),
+            Ok(Baked { key, already_there: true }) => {
+                info!(%memory, vcpus, layers, is_warm, %key, "the bake is there already")
+            }
             Ok(Baked { key, .. }) => info!(%memory, vcpus, layers, is_warm, %key, took = ?start.elapsed(), "baked"),
             Err(error) => {
                 let error = chain(error);

@@ -70,8 +70,8 @@ pub use upper::{UpperError, clone_upper};
 pub use vm::{AttachError, DetachError, Mode, StartError, Started, Stream, StreamError, Timeline, Vm, realtime_ns};
 pub use vmm::{Exit, ExitReason, Exited};
 pub use vmm_api::Shape;
-pub use warm::{Readiness, WarmContainer, WarmFile, Warmth};
 pub use volumes::{Access, Volume, VolumeError, Volumes, Watchable, Watching};
+pub use warm::{Readiness, WarmContainer, WarmFile, Warmth};
 pub use writable::{
     AskedAt, ExportError, Exported, Exporter, Import, ImportError, Truth, VmNote, WritableError, WritableLayer,
     lock_disk,

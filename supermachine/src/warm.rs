@@ -121,10 +121,8 @@ mod tests {
     #[test]
     fn files_say_nothing_of_a_container_before_it_is_adopted() {
         let file = |path: &str| WarmFile { path: path.into(), mode: 0o644, read_only: true };
-        let container = WarmContainer {
-            files: vec![file("/etc/hosts"), file("/etc/resolv.conf")],
-            ..WarmContainer::default()
-        };
+        let container =
+            WarmContainer { files: vec![file("/etc/hosts"), file("/etc/resolv.conf")], ..WarmContainer::default() };
         let [hosts, resolver] = container.neutral_files().try_into().unwrap();
         assert!(hosts.content.starts_with(b"127.0.0.1 localhost") && resolver.content.is_empty());
         assert!(hosts.read_only && hosts.mode == 0o644);

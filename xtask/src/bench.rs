@@ -36,6 +36,8 @@ enum What {
     Network,
     /// Reading from a volume, unpacking onto one and onto the writable layer, and what a volume adds to a start.
     Volumes,
+    /// From a start to the first answer of a server that is restored as it runs.
+    Warm,
 }
 
 /// What the host's clock counts.
@@ -90,6 +92,7 @@ impl What {
             Self::Starts => "bench.sh",
             Self::Network => "network.sh",
             Self::Volumes => "volumes.sh",
+            Self::Warm => "warm.sh",
         }
     }
 
@@ -98,6 +101,7 @@ impl What {
             Self::Starts => "",
             Self::Network => " --what network",
             Self::Volumes => " --what volumes",
+            Self::Warm => " --what warm",
         }
     }
 }

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 
 use agent_proto::process_list::Entry;
 use agent_proto::{
-    AdoptContainerRequest, Agent, AwaitReadyRequest, ConfigureNetworkRequest, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest,
-    Empty, ExportUpperRequest, ExportUpperResponse, NoticeChangesRequest, OutOfMemory, PrepareImageRequest,
-    ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ReleaseUpperRequest, ReleaseVolumesRequest,
-    RemoveInterfaceRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse, SignalProcessRequest,
-    UpdateContainerRequest, WaitOutOfMemoryRequest,
+    AdoptContainerRequest, Agent, AwaitReadyRequest, ConfigureNetworkRequest, ContainerRequest, ContainerStats,
+    CreateContainerRequest, CreateProcessRequest, Empty, ExportUpperRequest, ExportUpperResponse, NoticeChangesRequest,
+    OutOfMemory, PrepareImageRequest, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ReleaseUpperRequest,
+    ReleaseVolumesRequest, RemoveInterfaceRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse,
+    SignalProcessRequest, UpdateContainerRequest, WaitOutOfMemoryRequest,
 };
 use async_trait::async_trait;
 use rustix::thread::ClockId;

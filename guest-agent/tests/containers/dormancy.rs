@@ -50,11 +50,8 @@ impl Trial {
     }
 
     async fn adopt(&self, id: &str, stdio: Stdio, clone_process: &[&str]) -> Result<u32, ttrpc::Error> {
-        let clone_process = if clone_process.is_empty() {
-            Vec::new()
-        } else {
-            process(clone_process).to_string().into_bytes()
-        };
+        let clone_process =
+            if clone_process.is_empty() { Vec::new() } else { process(clone_process).to_string().into_bytes() };
         let hosts = File { path: "/etc/hosts".to_owned(), content: b"adopted\n".to_vec(), ..Default::default() };
         let request = AdoptContainerRequest {
             container_id: id.to_owned(),

@@ -69,7 +69,9 @@ fn check_root(root: &Root) -> Result<(), String> {
     match &layers.writable {
         Some(Writable::Snapshot(layer)) if layer.is_untouched() => Ok(()),
         Some(Writable::Snapshot(_)) => Err("its writable layer has been written to before".to_owned()),
-        Some(Writable::Image(..)) | None => Err("it has no writable layer of the snapshotter `supermachine`".to_owned()),
+        Some(Writable::Image(..)) | None => {
+            Err("it has no writable layer of the snapshotter `supermachine`".to_owned())
+        }
     }
 }
 
@@ -82,7 +84,9 @@ fn readiness(annotations: &HashMap<String, String>) -> Result<Readiness, String>
     let output = annotations.get(READY_OUTPUT).filter(|text| !text.is_empty()).cloned();
     let ready = Readiness { port, output, command: command(annotations, READY_COMMAND)? };
     if ready.is_empty() {
-        return Err(format!("nothing says when the container is ready: set {READY_PORT}, {READY_OUTPUT} or {READY_COMMAND}"));
+        return Err(format!(
+            "nothing says when the container is ready: set {READY_PORT}, {READY_OUTPUT} or {READY_COMMAND}"
+        ));
     }
     Ok(ready)
 }
@@ -115,6 +119,11 @@ fn without_identity(json: &[u8]) -> Result<String, String> {
     if let Some(env) = spec.pointer_mut("/process/env").and_then(Value::as_array_mut) {
         // The host name once more.
         env.retain(|variable| !variable.as_str().is_some_and(|variable| variable.starts_with("HOSTNAME=")));
+    }
+    // Sets, in whatever order they come.
+    let capabilities = spec.pointer_mut("/process/capabilities").and_then(Value::as_object_mut);
+    for set in capabilities.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
+        set.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
     }
     spec.sort_all_objects();
     Ok(spec.to_string())
@@ -162,6 +171,10 @@ mod tests {
     use super::*;
     use crate::bundle::RootLayers;
 
+    /// So many that two sets of them are hardly ever in one order.
+    const CAPABILITIES: [&str; 6] =
+        ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID", "CAP_SETGID", "CAP_MKNOD", "CAP_NET_BIND_SERVICE"];
+
     struct Case {
         dir: tempfile::TempDir,
         spec: Value,
@@ -177,7 +190,7 @@ mod tests {
                 "hostname": "one",
                 "annotations": {BAKE: WARM, READY_PORT: "80", "nerdctl/name": "one"},
                 "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["nginx"],
-                    "env": ["PATH=/bin", "HOSTNAME=one"]},
+                    "env": ["PATH=/bin", "HOSTNAME=one"], "capabilities": {"bounding": CAPABILITIES}},
                 "mounts": [{"destination": "/etc/hosts", "type": "bind", "source": dir.path().join("hosts"),
                     "options": ["bind"]}],
                 "linux": {"cgroupsPath": "/default/one", "resources": {"memory": {"limit": 1 << 26}, "devices": []},
@@ -245,8 +258,13 @@ mod tests {
     #[test]
     fn why_there_can_be_no_warm_bake_is_said() {
         let mut case = Case::new();
-        assert!(matches!(warmth(&case.bundle(), &case.root(), "one", true, false), Warmth::Impossible(why) if why.contains("terminal")));
-        assert!(matches!(warmth(&case.bundle(), &Root::at("/usr".into()).unwrap(), "one", false, false), Warmth::Impossible(_)));
+        assert!(
+            matches!(warmth(&case.bundle(), &case.root(), "one", true, false), Warmth::Impossible(why) if why.contains("terminal"))
+        );
+        assert!(matches!(
+            warmth(&case.bundle(), &Root::at("/usr".into()).unwrap(), "one", false, false),
+            Warmth::Impossible(_)
+        ));
         std::fs::write(case.dir.path().join("1/fs/file"), "").unwrap();
         assert!(case.refusal().contains("written to before"));
         std::fs::remove_file(case.dir.path().join("1/fs/file")).unwrap();
@@ -289,7 +307,8 @@ mod tests {
         assert_eq!(resources["memory"]["limit"], 1 << 26);
         assert_eq!(resources.get("devices"), None);
         annotations.insert(ON_CLONE.to_owned(), "reseed".to_owned());
-        let told: Value = serde_json::from_slice(&Adoption::new(&spec.json, &annotations).unwrap().clone_process).unwrap();
+        let told: Value =
+            serde_json::from_slice(&Adoption::new(&spec.json, &annotations).unwrap().clone_process).unwrap();
         assert_eq!(told["args"], json!(["/bin/sh", "-c", "reseed"]));
         assert_eq!(told["cwd"], "/");
     }

@@ -6,10 +6,9 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use containerd_shim_protos::types::mount::Mount;
-use supermachine::daemon::RequestBakeRequest;
 use supermachine::{
-    AskedAt, Exported, HostDevices, HostSockets, Level, Machine, Mode, Owner, Recorder, RootDisks, ServedSockets, Vm,
-    VmNote, VolumeError, Volumes, Warmth, Watchable, Watching,
+    AskedAt, Exported, HostDevices, HostSockets, Level, Machine, Mode, Owner, Recorder, ServedSockets, Vm, VmNote,
+    VolumeError, Volumes, Watchable, Watching,
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex;
@@ -18,6 +17,7 @@ use tracing::info;
 use super::disk::{Disk, TakenDisk};
 use super::node_daemon::{LayerDaemon, request_bake};
 use super::shared::{Belongings, MadeCgroup, Member, SharedVm};
+use super::wanted::{of_group, wanted_bake};
 use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of, tree};
 use crate::bundle::{BundleError, Root, RootLayers, locate_layers};
 use crate::host_cgroup;
@@ -169,43 +169,6 @@ impl MicroVms {
 /// Processors of the host that may be used.
 fn available_parallelism() -> u64 {
     std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
-}
-
-/// The bake that was missing when a VM was started, if one was.
-fn wanted_bake(
-    mode: Mode,
-    machine: &Machine,
-    root: &RootDisks,
-    launch: &Launch,
-    warmth: &Warmth,
-) -> Option<RequestBakeRequest> {
-    let container = match warmth {
-        Warmth::Wanted(container) => serde_json::to_string(container).unwrap_or_default(),
-        Warmth::Unwanted | Warmth::Impossible(_) => String::new(),
-    };
-    let is_missing = match mode {
-        Mode::Cold => true,
-        Mode::Restored(Level::Base) => !root.layers.is_empty(),
-        Mode::Restored(Level::Image) => !container.is_empty(),
-        Mode::Restored(Level::Warm) => false,
-    };
-    let shape = machine.shape();
-    is_missing.then(|| RequestBakeRequest {
-        memory_bytes: shape.memory_bytes,
-        vcpus: shape.vcpus.into(),
-        layers: root.layers.iter().map(|path| path.display().to_string()).collect(),
-        programs: launch.program.iter().cloned().collect(),
-        container,
-        ..Default::default()
-    })
-}
-
-/// Containers of a group share what a warm bake has for one.
-fn of_group(wanted: &Warmth) -> Warmth {
-    match wanted {
-        Warmth::Unwanted => Warmth::Unwanted,
-        Warmth::Impossible(_) | Warmth::Wanted(_) => Warmth::Impossible("the container is of a pod".to_owned()),
-    }
 }
 
 /// A container's membership in a VM.

@@ -6,6 +6,7 @@ mod microvm;
 mod node_daemon;
 mod shared;
 mod tree;
+mod wanted;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -37,7 +37,11 @@ impl Guest<'_> {
         rested.map(drop).map_err(|source| BakeError::Container { action: "stopped", source: Box::new(source) })
     }
 
-    async fn prepare(&self, rootfs: RootFilesystem, container: &WarmContainer) -> Result<(), (&'static str, ttrpc::Error)> {
+    async fn prepare(
+        &self,
+        rootfs: RootFilesystem,
+        container: &WarmContainer,
+    ) -> Result<(), (&'static str, ttrpc::Error)> {
         let (agent, failed) = (self.agent(), |action| move |source| (action, source));
         let resume = resume_request(HOSTNAME, self.shape()).map_err(|error| ttrpc::Error::Others(error.to_string()));
         let resume = resume.map_err(failed("given a machine"))?;
@@ -60,7 +64,12 @@ impl Guest<'_> {
         };
         agent.await_ready(Context::default(), &ready).await.map_err(failed("made ready"))?;
         if !container.ready.command.is_empty() {
-            while self.exit_of(container, &container.ready.command).await.map_err(failed("asked whether it is ready"))? != 0 {
+            while self
+                .exit_of(container, &container.ready.command)
+                .await
+                .map_err(failed("asked whether it is ready"))?
+                != 0
+            {
                 sleep(READY_POLL).await;
             }
         }

@@ -40,8 +40,11 @@ impl WarmDisk {
     /// Puts it in the place of the other.
     pub(crate) fn keep(self) -> Result<(), DiskError> {
         let Self { path, instead_of, .. } = &self;
-        fs::rename(path, instead_of)
-            .map_err(|source| DiskError::Open { role: "writable layer", path: instead_of.clone(), source })
+        fs::rename(path, instead_of).map_err(|source| DiskError::Open {
+            role: "writable layer",
+            path: instead_of.clone(),
+            source,
+        })
     }
 }
 

@@ -37,7 +37,10 @@ const CAUSE_WITHIN: Duration = Duration::from_secs(1);
 enum Source<'a> {
     /// With the writable disk that goes with it, if one does.
     Bake(&'a Bake, Option<WarmDisk>),
-    Kernel { kernel: File, initrd: File },
+    Kernel {
+        kernel: File,
+        initrd: File,
+    },
 }
 
 /// A VM that runs and whose agent has answered.
@@ -186,7 +189,8 @@ impl Start<'_> {
 
     /// What a warm bake's guest has written, as the disk of this one.
     fn warm_disk(&self, bake: &Bake) -> Result<Option<WarmDisk>, StartError> {
-        let (Some(packed), Some(upper), Some(path)) = (&bake.upper, &bake.manifest.upper, &self.launch.root.upper) else {
+        let (Some(packed), Some(upper), Some(path)) = (&bake.upper, &bake.manifest.upper, &self.launch.root.upper)
+        else {
             return Ok(None);
         };
         let disk = WarmDisk::make(packed, upper, path).map_err(|error| StartError::Launch(LaunchError::Disk(error)))?;

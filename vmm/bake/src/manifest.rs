@@ -206,7 +206,8 @@ impl TryFrom<Body> for Manifest {
         if over.is_some() != subject.parent().is_some() {
             return Err(ManifestError::Over { level: subject.level() });
         }
-        let is_possible = |upper: Upper| upper.disk_bytes <= MAX_DISK_BYTES && upper.disk_bytes.is_multiple_of(BLOCK_BYTES);
+        let is_possible =
+            |upper: Upper| upper.disk_bytes <= MAX_DISK_BYTES && upper.disk_bytes.is_multiple_of(BLOCK_BYTES);
         if upper.is_some() != (subject.level() == Level::Warm) || !upper.is_none_or(is_possible) {
             return Err(ManifestError::Disk { level: subject.level() });
         }

@@ -4,6 +4,7 @@
 //! sees half of one. Whoever uses a bake holds a shared lock on its manifest.
 
 mod files;
+mod in_use;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -11,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, FlockOperation, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, flock, futimens, renameat};
+use rustix::fs::{CWD, FlockOperation, OFlags, flock, renameat};
 use rustix::io::Errno;
 
 use crate::digest::Digest;
@@ -24,6 +25,7 @@ use crate::reason::{Damage, Reason};
 use crate::subject::Subject;
 pub(crate) use files::unique;
 use files::{check_size, decode_manifest, is_gone, open_trusted, read_manifest, unreadable};
+pub use in_use::{Bake, Pin};
 
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const STATE: &str = "state";
@@ -37,60 +39,6 @@ pub enum Lookup {
     Hit(Box<Bake>),
     /// Nothing usable.
     Miss(Reason),
-}
-
-/// A bake in use: its files are open and the store won't remove it while this lives.
-#[derive(Debug)]
-pub struct Bake {
-    /// Its key.
-    pub key: Key,
-    /// What it is.
-    pub manifest: Manifest,
-    /// The open `state` file.
-    pub state: File,
-    /// The open `memory` file.
-    pub memory: File,
-    /// The open `upper` file, of a warm bake.
-    pub upper: Option<File>,
-    /// The bake that it lies over, if it lies over one.
-    pub over: Option<Box<Bake>>,
-    pin: Pin,
-}
-
-/// Keeps a bake in the store, and the one it lies over: shared locks on their manifests.
-#[derive(Debug)]
-pub struct Pin {
-    lock: File,
-    _over: Option<Box<Pin>>,
-}
-
-impl Bake {
-    /// Closes the bake's files and keeps it in the store.
-    pub fn into_pin(self) -> Pin {
-        let over = self.over.map(|over| Box::new(over.into_pin()));
-        Pin { _over: over, ..self.pin }
-    }
-
-    /// Notes that it is used now, and after it what it lies over, which so is never older. Nothing depends on this but the
-    /// order in which bakes go when there are too many.
-    pub fn touch(&self) {
-        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-        let same = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-        let times = Timestamps { last_access: now, last_modification: same };
-        if let Err(error) = futimens(&self.pin.lock, &times) {
-            tracing::debug!(key = %self.key, %error, "a bake's use can't be noted");
-        }
-        if let Some(over) = &self.over {
-            over.touch();
-        }
-    }
-
-    /// It and what it lies over, lowest first: of a page that several have, the last one's counts.
-    pub fn stack(&self) -> Vec<&Self> {
-        let mut stack = self.over.as_ref().map_or_else(Vec::new, |over| over.stack());
-        stack.push(self);
-        stack
-    }
 }
 
 /// A bake whose manifest is good. Its other files may still have to be read through.
@@ -380,7 +328,9 @@ impl Candidate {
             return Ok(bake);
         }
         let opened = [Some(&bake.state), Some(&bake.memory), bake.upper.as_ref()];
-        for ((name, file), part) in [STATE, MEMORY, UPPER].into_iter().zip(opened).zip(files.iter().map(|file| file.part)) {
+        for ((name, file), part) in
+            [STATE, MEMORY, UPPER].into_iter().zip(opened).zip(files.iter().map(|file| file.part))
+        {
             let Some(file) = file else { continue };
             let digest = Digest::of_file(file).map_err(|error| unreadable(&bake.key, Path::new(name), error))?;
             if digest != part.digest {

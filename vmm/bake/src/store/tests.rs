@@ -351,7 +351,9 @@ fn a_warm_bake_brings_its_disk_and_what_it_lies_over() {
 #[test]
 fn a_changed_or_missing_byte_of_the_disk_is_noticed() {
     let Fixture { _dir, store } = fixture();
-    for (cut, words) in [(false, "the digest of the file `upper` does not match"), (true, "the file `upper` has 4111 bytes")] {
+    for (cut, words) in
+        [(false, "the digest of the file `upper` does not match"), (true, "the file `upper` has 4111 bytes")]
+    {
         let key = publish_warm(&store);
         flip(&store, &key, UPPER, 4111);
         if cut {

@@ -1,0 +1,43 @@
+//! What a start would have liked to be restored from.
+
+use supermachine::daemon::RequestBakeRequest;
+use supermachine::{Level, Machine, Mode, RootDisks, Warmth};
+
+use super::Launch;
+
+/// The bake that was missing when a VM was started, if one was.
+pub(super) fn wanted_bake(
+    mode: Mode,
+    machine: &Machine,
+    root: &RootDisks,
+    launch: &Launch,
+    warmth: &Warmth,
+) -> Option<RequestBakeRequest> {
+    let container = match warmth {
+        Warmth::Wanted(container) => serde_json::to_string(container).unwrap_or_default(),
+        Warmth::Unwanted | Warmth::Impossible(_) => String::new(),
+    };
+    let is_missing = match mode {
+        Mode::Cold => true,
+        Mode::Restored(Level::Base) => !root.layers.is_empty(),
+        Mode::Restored(Level::Image) => !container.is_empty(),
+        Mode::Restored(Level::Warm) => false,
+    };
+    let shape = machine.shape();
+    is_missing.then(|| RequestBakeRequest {
+        memory_bytes: shape.memory_bytes,
+        vcpus: shape.vcpus.into(),
+        layers: root.layers.iter().map(|path| path.display().to_string()).collect(),
+        programs: launch.program.iter().cloned().collect(),
+        container,
+        ..Default::default()
+    })
+}
+
+/// Containers of a group share what a warm bake has for one.
+pub(super) fn of_group(wanted: &Warmth) -> Warmth {
+    match wanted {
+        Warmth::Unwanted => Warmth::Unwanted,
+        Warmth::Impossible(_) | Warmth::Wanted(_) => Warmth::Impossible("the container is of a pod".to_owned()),
+    }
+}
