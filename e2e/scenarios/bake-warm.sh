@@ -1,6 +1,6 @@
 # A container that asks for it is restored as it runs. It is itself all the same: name, addresses, files, output. Whatever
 # would make it another program's start is a miss that says why.
-# limit: 400
+# limit: 600
 shape=(--annotation io.supermachine.config.vm.memory=144M)
 warm=(--annotation io.supermachine.bake=warm --annotation io.supermachine.bake.ready-port=80)
 run() { nerdctl_bridge --detach "${shape[@]}" "${warm[@]}" "$@"; }

@@ -1,6 +1,6 @@
 # Two containers are restored from one warm bake of a Python server. Each has all of the program's output, the right time,
 # randomness of its own in new processes, and in the program itself once a command has told it that it was cloned.
-# limit: 400
+# limit: 600
 python=docker.io/library/python3:latest
 cat >serve.py <<'PY'
 import http.server, os, random, signal, time
