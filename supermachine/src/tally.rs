@@ -76,6 +76,6 @@ mod tests {
         });
         tally.count(Mode::Cold).unwrap();
         let counts: Vec<_> = tally.read().unwrap().into_iter().map(|(_, count)| count).collect();
-        assert_eq!(counts, [1, 0, 100]);
+        assert_eq!(counts, [1, 0, 100, 0]);
     }
 }
