@@ -224,6 +224,7 @@ fn sandbox_code(error: &SandboxError) -> Code {
         SandboxError::Network(error) => kind_code(error.kind()),
         SandboxError::Volume(error) => kind_code(error.kind()),
         SandboxError::Device(error) => kind_code(error.kind()),
+        SandboxError::Disk(error) => kind_code(error.kind()),
         SandboxError::Export(error) => kind_code(error.kind()),
         SandboxError::Import(error) => kind_code(error.kind()),
         SandboxError::Upper { .. } | SandboxError::Cgroup { .. } | SandboxError::InUse { .. } => {

@@ -17,6 +17,8 @@ use crate::error::chain;
 /// How often what can't be made is tried within a minute: a bad image is not to keep the builder from others.
 const TRIES: usize = 2;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// And no sooner than after so many times as long as it took.
+const TRY_AGAIN_FACTOR: u32 = 10;
 
 /// Most bakes that wait to be made. Who finds the queue full asks again at the next start.
 const MAX_QUEUED: usize = 64;
@@ -68,21 +70,22 @@ struct Shared {
 struct State {
     queued: VecDeque<Order>,
     making: Option<Order>,
-    /// What could not be made, and when: the newest first.
+    /// What could not be made, and until when that counts: the newest first.
     failed: VecDeque<(Order, Instant)>,
 }
 
 impl State {
     /// Notes what could not be made.
-    fn note_failure(&mut self, order: Order) {
+    fn note_failure(&mut self, order: Order, took: Duration) {
         self.failed.truncate(MAX_QUEUED - 1);
-        self.failed.push_front((order, Instant::now()));
+        self.failed.push_front((order, Instant::now() + TRY_AGAIN_AFTER.max(took * TRY_AGAIN_FACTOR)));
     }
 
     /// Whether that which is ordered was tried in vain too often lately.
     fn is_refused(&self, order: &Order) -> bool {
-        let recent = self.failed.iter().take_while(|(_, when)| when.elapsed() < TRY_AGAIN_AFTER);
-        recent.filter(|(failed, _)| failed.is_for_the_same(order)).count() >= TRIES
+        let now = Instant::now();
+        let counting = self.failed.iter().filter(|(_, until)| *until > now);
+        counting.filter(|(failed, _)| failed.is_for_the_same(order)).count() >= TRIES
     }
 }
 
@@ -244,14 +247,14 @@ impl Bakes {
                 }
                 continue;
             };
-            let mut stop = woken.clone();
+            let (mut stop, began) = (woken.clone(), Instant::now());
             let is_made = tokio::select! {
                 is_made = self.make(&order) => is_made,
                 _ = stop.wait_for(Option::is_none) => return,
             };
             let mut state = self.lock();
             if let Some(made) = state.making.take().filter(|_| !is_made) {
-                state.note_failure(made);
+                state.note_failure(made, began.elapsed());
             }
         }
     }
@@ -331,13 +334,16 @@ mod tests {
         let mut state = State::default();
         for failures in 0..TRIES {
             assert!(!state.is_refused(&order("/bad")), "after {failures}");
-            state.note_failure(order("/bad"));
+            state.note_failure(order("/bad"), Duration::ZERO);
         }
         assert!(state.is_refused(&order("/bad")));
         assert!(!state.is_refused(&order("/good")));
         for _ in 0..2 * MAX_QUEUED {
-            state.note_failure(order("/worse"));
+            state.note_failure(order("/worse"), Duration::ZERO);
         }
         assert!(state.failed.len() <= MAX_QUEUED);
+        // What keeps others waiting for two minutes each time is not tried every two minutes.
+        state.note_failure(order("/slow"), Duration::from_secs(120));
+        assert!(state.failed[0].1 > Instant::now() + Duration::from_secs(1000));
     }
 }

@@ -19,7 +19,7 @@ use crate::writable::lock_disk;
 pub(crate) use device::OpenedDevice;
 pub use device::{DeviceError, DeviceNumber, HostDevice, HostDevices};
 pub(crate) use places::{MAX_PARTS, Places};
-pub(crate) use warm::WarmDisk;
+pub(crate) use warm::{WarmDisk, warm_disk};
 
 /// Most layers that can be given to a VM at once: descriptors in a message beside the others.
 const MAX_LAYERS: usize = 240;

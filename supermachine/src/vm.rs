@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use ttrpc::context::with_duration;
 use vmm_api::{Reply, Request};
 
-use crate::disks::{DeviceError, HostDevices, Places, RootDisks};
+use crate::disks::{DeviceError, DiskError, HostDevices, Places, RootDisks, WarmDisk};
 use crate::launch::{Attachments, Launch};
 use crate::machine::Machine;
 use crate::network::{Connection, NetworkError};
@@ -116,6 +116,8 @@ pub struct Vm {
     agent: Agent,
     process: Arc<Process>,
     network: Mutex<Option<Connection>>,
+    /// Of a warm bake, as long as it hasn't taken the place of the container's.
+    warm_disk: Mutex<Option<WarmDisk>>,
     started: Started,
     recorder: Recorder,
     rootfs: RootFilesystem,
@@ -157,6 +159,13 @@ impl Vm {
     /// The root file system that the launch asked for, to be named when a container is created.
     pub fn rootfs(&self) -> RootFilesystem {
         self.rootfs.clone()
+    }
+
+    /// Puts the disk of a VM that was restored from a warm bake in the place of the one that the launch named, which it was given
+    /// instead; once the container is adopted. Nothing happens if there is none.
+    pub fn keep_disk(&self) -> Result<(), DiskError> {
+        let disk = self.warm_disk.lock().unwrap_or_else(PoisonError::into_inner).take();
+        disk.map_or(Ok(()), WarmDisk::keep)
     }
 
     /// Opens a stream for a process's standard input, output or error. The token names it in requests to the agent.

@@ -5,6 +5,7 @@
 //! upper.ext4        the disk of its VMs
 //! agreed            there as long as the disk has nothing that `fs` hasn't
 //! upper.fresh.ext4  becomes the disk once it holds what is in `fs`
+//! upper.ext4.warm   becomes the disk once the container of a warm bake that has it was adopted
 //! vm                whom to ask while a VM has the disk
 //! export-*          becomes `fs` once it holds what is on the disk
 //! ```
@@ -33,6 +34,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
 
+use crate::disks::warm_disk;
 pub use export::{ExportError, Exported, Exporter};
 pub use import::{Import, ImportError};
 pub use lock::lock_disk;
@@ -98,6 +100,11 @@ impl WritableLayer {
     /// The disk to be filled with its files.
     pub fn fresh_disk(&self) -> PathBuf {
         self.folder.join("upper.fresh.ext4")
+    }
+
+    /// The disk of a VM that was restored from a warm bake, as long as its container isn't adopted.
+    pub fn warm_disk(&self) -> PathBuf {
+        warm_disk(&self.disk())
     }
 
     fn agreed(&self) -> PathBuf {

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use agent_proto::{AdoptContainerRequest, AwaitReadyRequest, CreateProcessRequest};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::containers::Container;
+use super::resources::oom_kills;
 use super::{Server, files};
 use crate::connections::{find_outward, is_listening};
 use crate::guest::Guest;
@@ -18,6 +19,8 @@ use crate::refusal::{Kind, Refusal};
 
 /// How often it is looked whether a port is listened on: nothing tells.
 const LISTEN_POLL: Duration = Duration::from_millis(5);
+/// How long a container may take to be told of its adoption: less than whoever starts it waits.
+const TELL_WITHIN: Duration = Duration::from_secs(45);
 /// What the process is called that tells a container of its adoption.
 const CLONE_PROCESS: &str = "supermachine-clone";
 
@@ -91,12 +94,7 @@ impl<G: Guest> Server<G> {
             return Err(refused(format!("something else runs beside the process of container {id:?}")));
         }
         self.freeze(id).await?;
-        let outward = find_outward(container.first.pid()).map_err(failed("look at its connections"));
-        if let Some(refusal) = match outward {
-            Ok(None) => None,
-            Ok(Some(remote)) => Some(refused(format!("it has a connection to {remote}, which clones can't share"))),
-            Err(refusal) => Some(refusal),
-        } {
+        if let Err(refusal) = check_rest(&container) {
             self.thaw(id).await?;
             return Err(refusal);
         }
@@ -114,9 +112,10 @@ impl<G: Guest> Server<G> {
         }
         let stdio = request.stdio.as_ref().unwrap_or_default();
         let (streams, ()) = tokio::try_join!(self.claim_streams(stdio), self.guest.settle_network())?;
-        if !request.hostname.is_empty() {
-            name_host(container.first.pid(), &request.hostname).map_err(failed("set its host name"))?;
-        }
+        let machine = rustix::system::uname();
+        let hostname =
+            if request.hostname.is_empty() { machine.nodename().to_bytes() } else { request.hostname.as_bytes() };
+        name_host(container.first.pid(), hostname).map_err(failed("set its host name"))?;
         files::replace(&self.places.files.join(&container.place), &request.files)?;
         if !request.resources.is_empty() {
             self.limit(&container, &request.resources)?;
@@ -133,16 +132,27 @@ impl<G: Guest> Server<G> {
         let Rest::Adopted { clone_process } = rest else {
             return Err(Refusal::new(Kind::FailedPrecondition, "the process was started already"));
         };
+        // The caller may give up waiting, too.
+        let mut untold = Untold(Some(container));
         let woken = async {
             self.thaw(id).await?;
             if clone_process.is_empty() { Ok(()) } else { self.tell_of_adoption(id, clone_process).await }
         };
-        let woken = woken.await;
-        if woken.is_err() {
-            container.cgroup.kill().map_err(failed("kill the container"))?;
-            container.first.wait().await?;
+        let seconds = TELL_WITHIN.as_secs();
+        let too_long =
+            || format!("the command that tells the container of having been cloned took more than {seconds} s");
+        let woken = timeout(TELL_WITHIN, woken).await;
+        match woken.unwrap_or_else(|_elapsed| Err(Refusal::new(Kind::DeadlineExceeded, too_long()))) {
+            Ok(()) => {
+                untold.0 = None;
+                Ok(())
+            }
+            Err(refusal) => {
+                drop(untold);
+                container.first.wait().await?;
+                Err(refusal)
+            }
         }
-        woken
     }
 
     /// Runs a process in a container to its end.
@@ -161,17 +171,46 @@ impl<G: Guest> Server<G> {
     }
 }
 
+/// A container that goes on and wasn't told yet that it was cloned: it is killed when this is dropped.
+struct Untold<'a>(Option<&'a Container>);
+
+impl Drop for Untold<'_> {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.map(|container| container.cgroup.kill()) {
+            eprintln!("agent: kill a container that wasn't told that it was cloned: {error}");
+        }
+    }
+}
+
+/// Refuses to capture what clones can't share, of a container that is stopped.
+fn check_rest(container: &Container) -> Result<(), Refusal> {
+    let refused = |message: String| Err(Refusal::new(Kind::FailedPrecondition, message));
+    let pid = container.first.pid();
+    // An empty cgroup is stopped as well.
+    if !container.cgroup.processes().map_err(failed("list its processes"))?.contains(&pid) {
+        return refused("its process has just exited".to_owned());
+    }
+    // It would be told of in every clone.
+    if oom_kills(container) > 0 {
+        return refused("a process of it was killed for lack of memory".to_owned());
+    }
+    match find_outward(pid).map_err(failed("look at its connections"))? {
+        Some(remote) => refused(format!("it has a connection to {remote}, which clones can't share")),
+        None => Ok(()),
+    }
+}
+
 fn dormant(container: &Container) -> Result<&Dormant, Refusal> {
     let message = "the container wasn't made to be captured";
     container.dormant.as_deref().ok_or_else(|| Refusal::new(Kind::FailedPrecondition, message))
 }
 
 /// Sets the host name in a process's namespace, in a thread that ends with it.
-fn name_host(pid: i32, name: &str) -> std::io::Result<()> {
+fn name_host(pid: i32, name: &[u8]) -> std::io::Result<()> {
     let namespace = std::fs::File::open(format!("/proc/{pid}/ns/uts"))?;
     let set = || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::HostNameAndNISDomainName))?;
-        Ok(rustix::system::sethostname(name.as_bytes())?)
+        Ok(rustix::system::sethostname(name)?)
     };
     let ended = std::thread::scope(|scope| scope.spawn(set).join());
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))

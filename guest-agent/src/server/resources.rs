@@ -75,7 +75,7 @@ impl<G: Guest> Server<G> {
 }
 
 /// None are known of a container that was deleted in this moment.
-fn oom_kills(container: &Container) -> u64 {
+pub(super) fn oom_kills(container: &Container) -> u64 {
     container.cgroup.oom_kills().unwrap_or(0)
 }
 

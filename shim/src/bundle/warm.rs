@@ -106,7 +106,7 @@ fn command(annotations: &HashMap<String, String>, name: &str) -> Result<Vec<Stri
 fn without_identity(json: &[u8]) -> Result<String, String> {
     let mut spec: Value = serde_json::from_slice(json).map_err(|error| error.to_string())?;
     if let Some(fields) = spec.as_object_mut() {
-        for name in ["hostname", "domainname", "annotations"] {
+        for name in ["hostname", "annotations"] {
             fields.remove(name);
         }
     }

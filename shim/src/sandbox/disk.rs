@@ -30,6 +30,8 @@ impl Disk {
             }
             Some(Writable::Snapshot(layer)) => layer,
         };
+        // Of a start that was cut off.
+        remove(&layer.warm_disk());
         let (file, fresh) = if layer.is_untouched() {
             clone(template, &layer.disk())?;
             (layer.disk(), None)
@@ -46,6 +48,11 @@ impl Disk {
     /// The root file system that it makes with layers under it.
     pub(super) fn root(&self, layers: Vec<PathBuf>) -> RootDisks {
         RootDisks { layers, upper: self.file.clone(), upper_directories: self.directories.clone() }
+    }
+
+    /// Whether the host has written files that are to be in it.
+    pub(super) fn has_files(&self) -> bool {
+        self.fresh.is_some()
     }
 
     /// A VM has it. Notes who can be asked, which goes as soon as the VM is about to end.

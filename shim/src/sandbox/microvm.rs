@@ -17,7 +17,7 @@ use tracing::info;
 use super::disk::{Disk, TakenDisk};
 use super::node_daemon::{LayerDaemon, request_bake};
 use super::shared::{Belongings, MadeCgroup, Member, SharedVm};
-use super::wanted::{of_group, wanted_bake};
+use super::wanted::{possible, wanted_bake};
 use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of, tree};
 use crate::bundle::{BundleError, Root, RootLayers, locate_layers};
 use crate::host_cgroup;
@@ -108,7 +108,7 @@ impl MicroVms {
         };
         launch.trace.end("host prepared", Owner::Shim);
         let root = disk.root(layers.layers);
-        let warmth = if is_of_group { of_group(&launch.warmth) } else { launch.warmth.clone() };
+        let warmth = possible(&launch.warmth, is_of_group, disk.has_files());
         let vm = Vm::start(
             &machine,
             supermachine::Launch {
@@ -313,6 +313,7 @@ impl Sandbox for MicroVm {
     }
 
     async fn settle(&self) -> Result<(), SandboxError> {
+        self.share.vm.with(Vm::keep_disk).await?;
         self.disk.lock().await.settle().await
     }
 

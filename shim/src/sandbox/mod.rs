@@ -178,6 +178,9 @@ pub(crate) enum SandboxError {
     /// The VM doesn't share what the container is to see.
     #[error("share the container's volumes")]
     Volume(#[from] supermachine::VolumeError),
+    /// The disk of a warm bake isn't the container's.
+    #[error("give the container the disk that it was captured with")]
+    Disk(#[from] supermachine::DiskError),
     /// The VM hasn't got a device that the container is to have.
     #[error("give the container its block devices")]
     Device(#[from] supermachine::DeviceError),

@@ -34,10 +34,12 @@ pub(super) fn wanted_bake(
     })
 }
 
-/// Containers of a group share what a warm bake has for one.
-pub(super) fn of_group(wanted: &Warmth) -> Warmth {
+/// What of that is possible: containers of a group share what a warm bake has for one, and what the host has written for the
+/// container isn't in one.
+pub(super) fn possible(wanted: &Warmth, is_of_group: bool, has_files: bool) -> Warmth {
     match wanted {
-        Warmth::Unwanted => Warmth::Unwanted,
-        Warmth::Impossible(_) | Warmth::Wanted(_) => Warmth::Impossible("the container is of a pod".to_owned()),
+        Warmth::Wanted(_) if is_of_group => Warmth::Impossible("the container is of a pod".to_owned()),
+        Warmth::Wanted(_) if has_files => Warmth::Impossible("the host has written files for it".to_owned()),
+        other => other.clone(),
     }
 }

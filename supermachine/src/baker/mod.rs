@@ -86,7 +86,9 @@ pub enum BakeError {
         source: Box<ttrpc::Error>,
     },
     /// It isn't ready in time.
-    #[error("the container that is to be captured wasn't ready within {seconds} s; check what says when it is")]
+    #[error(
+        "the container that is to be captured wasn't ready and warmed up within {seconds} s; check what says when it is"
+    )]
     NotReady {
         /// How long was waited.
         seconds: u64,

@@ -10,6 +10,11 @@ use bake::Upper;
 
 use super::{Backing, DiskError, open_upper};
 
+/// Where the disk is that may take the place of the one at `path`. One that a start which was killed has left is nobody's.
+pub(crate) fn warm_disk(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.warm", path.display()))
+}
+
 /// Beside the other; removed unless it takes its place.
 #[derive(Debug)]
 pub(crate) struct WarmDisk {
@@ -21,7 +26,7 @@ pub(crate) struct WarmDisk {
 impl WarmDisk {
     /// Writes a disk beside the one at `path`.
     pub(crate) fn make(packed: &File, upper: &Upper, path: &Path) -> Result<Self, DiskError> {
-        let beside = PathBuf::from(format!("{}.warm", path.display()));
+        let beside = warm_disk(path);
         let failed = |source| DiskError::Unpack { path: beside.clone(), source };
         // One that is there is of a start that was killed.
         let mut options = OpenOptions::new();

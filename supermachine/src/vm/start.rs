@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agent_proto::ResumeResponse;
-use bake::{Bake, Key, Reason};
+use bake::{Bake, Key, Reason, UnpackError};
 use tokio::time::timeout;
 use ttrpc::context::Context;
 use vmm_api::{Boot, FailureKind, Host, MemoryExtent, MemoryFile, Reply, Request, Restore};
 
+use crate::blocking::apart;
 use crate::console::last_lines;
-use crate::disks::{Places, WarmDisk};
+use crate::disks::{DiskError, Places, WarmDisk};
 use crate::error::chain;
 use crate::image::{Image, Lookup};
 use crate::kvm::KvmError;
@@ -49,6 +50,8 @@ struct Answered {
     agent: Agent,
     timeline: Timeline,
     response: ResumeResponse,
+    /// If it was restored from a warm bake.
+    disk: Option<WarmDisk>,
 }
 
 /// The same, and how it came to that.
@@ -115,6 +118,7 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
         agent: answered.agent,
         process: answered.process.into(),
         network: None.into(),
+        warm_disk: answered.disk.into(),
         started,
         rootfs,
         places: places.into(),
@@ -161,8 +165,27 @@ impl Start<'_> {
         };
         let mut failed: Vec<(Key, String)> = Vec::new();
         loop {
+            let disk = match &bake {
+                Some(bake) => self.warm_disk(bake).await,
+                None => Ok(None),
+            };
+            let disk = match disk {
+                Ok(disk) => disk,
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "the disk of a warm bake can't be made");
+                    let given_up = bake.take();
+                    match (&given_up, &error) {
+                        (Some(bake), DiskError::Unpack { source: UnpackError::Malformed { .. }, .. }) => {
+                            failed.push((bake.key, chain(&error)));
+                        }
+                        _ => instead.push(Reason::NeverWarm { why: chain(&error) }),
+                    }
+                    bake = given_up.and_then(|bake| bake.over);
+                    continue;
+                }
+            };
             let attempted = match &bake {
-                Some(bake) => self.attempt(Source::Bake(bake, self.warm_disk(bake)?)).await,
+                Some(bake) => self.attempt(Source::Bake(bake, disk)).await,
                 None => self.boot().await,
             };
             let error = match attempted {
@@ -188,12 +211,15 @@ impl Start<'_> {
     }
 
     /// What a warm bake's guest has written, as the disk of this one.
-    fn warm_disk(&self, bake: &Bake) -> Result<Option<WarmDisk>, StartError> {
-        let (Some(packed), Some(upper), Some(path)) = (&bake.upper, &bake.manifest.upper, &self.launch.root.upper)
+    async fn warm_disk(&self, bake: &Bake) -> Result<Option<WarmDisk>, DiskError> {
+        let (Some(packed), Some(upper), Some(path)) = (&bake.upper, bake.manifest.upper, &self.launch.root.upper)
         else {
             return Ok(None);
         };
-        let disk = WarmDisk::make(packed, upper, path).map_err(|error| StartError::Launch(LaunchError::Disk(error)))?;
+        let path = path.clone();
+        let packed =
+            packed.try_clone().map_err(|source| DiskError::Open { role: "bake", path: path.clone(), source })?;
+        let disk = apart(move || WarmDisk::make(&packed, &upper, &path)).await?;
         self.launch.trace.end("warm disk made", Owner::Shim);
         Ok(Some(disk))
     }
@@ -241,10 +267,11 @@ impl Start<'_> {
         if self.launch.cgroup.is_some() {
             self.launch.trace.end("cgroup entered", Owner::Shim);
         }
-        if let Source::Bake(_, Some(disk)) = source {
-            disk.keep().map_err(|error| StartError::Launch(LaunchError::Disk(error)))?;
-        }
-        Ok(Answered { process, agent, timeline, response })
+        let disk = match source {
+            Source::Bake(_, disk) => disk,
+            Source::Kernel { .. } => None,
+        };
+        Ok(Answered { process, agent, timeline, response, disk })
     }
 
     /// Sends the one request that makes the VM.
