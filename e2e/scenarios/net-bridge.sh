@@ -1,6 +1,6 @@
 # nerdctl's default bridge: the guest has the address, MTU and routes that a process under
 # runc has, and reaches the gateway, the host and another container, and is reached by both.
-# limit: 240
+# limit: 400
 look() {
     nerdctl run "${flags[@]}" --rm busybox sh -c '
         ip -o link show dev eth0 | sed -E "s/^[0-9]+: //; s/@if[0-9]+//; s/link-netnsid [0-9]+//; s/(eth0: <)[^>]*/\1/; s/qdisc .*//"

@@ -42,7 +42,8 @@ listens() { nerdctl exec "$NAME" sh -c 'cat /proc/net/tcp | grep -q ":2329 .* 0A
 wait_until 20 listens
 read -r sent received theirs ours <<<"$(python3 -c "$ask" "$address")"
 assert_eq "$ours" "$theirs" 'what arrived there, and here'
-few=$((bytes / 4000))
+# Without offloads, a frame holds 1448 bytes. How many more one holds with them depends on how busy the machine is.
+few=$((bytes / 2000))
 [ "$sent" -lt $few ] || fail "the guest sent $bytes bytes in $sent frames"
 [ "$received" -lt $few ] || fail "the guest received $bytes bytes in $received frames"
 nerdctl rm --force "$NAME"
