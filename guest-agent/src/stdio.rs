@@ -31,19 +31,21 @@ pub(crate) struct Pipes {
 impl Pipes {
     /// Makes a pipe for each stream the host has an end of; the others get `/dev/null`.
     pub(crate) fn new(host: &HostStreams) -> io::Result<Self> {
-        let input = |wanted: bool| if wanted { pipe().map(|(read, write)| (read, Some(write))) } else { null() };
-        let output = |wanted: bool| if wanted { pipe().map(|(read, write)| (write, Some(read))) } else { null() };
-        let (stdin, to_stdin) = input(host.stdin.is_some())?;
-        let (stdout, from_stdout) = output(host.stdout.is_some())?;
-        let (stderr, from_stderr) = output(host.stderr.is_some())?;
-        Ok(Self { process: [stdin, stdout, stderr], agent: [to_stdin, from_stdout, from_stderr] })
+        Self::wanted(host.stdin.is_some(), host.stdout.is_some(), host.stderr.is_some())
     }
 
     /// Makes them for a process without a host, which keeps its output, and whose input somebody may write to later.
     pub(crate) fn unattached(stdin: bool) -> io::Result<Self> {
-        let (stdin, to_stdin) = if stdin { pipe().map(|(read, write)| (read, Some(write))) } else { null() }?;
-        let ((from_stdout, stdout), (from_stderr, stderr)) = (pipe()?, pipe()?);
-        Ok(Self { process: [stdin, stdout, stderr], agent: [to_stdin, Some(from_stdout), Some(from_stderr)] })
+        Self::wanted(stdin, true, true)
+    }
+
+    fn wanted(stdin: bool, stdout: bool, stderr: bool) -> io::Result<Self> {
+        let input = |wanted: bool| if wanted { pipe().map(|(read, write)| (read, Some(write))) } else { null() };
+        let output = |wanted: bool| if wanted { pipe().map(|(read, write)| (write, Some(read))) } else { null() };
+        let (stdin, to_stdin) = input(stdin)?;
+        let (stdout, from_stdout) = output(stdout)?;
+        let (stderr, from_stderr) = output(stderr)?;
+        Ok(Self { process: [stdin, stdout, stderr], agent: [to_stdin, from_stdout, from_stderr] })
     }
 
     /// Closes the process's ends here and keeps what comes out of an unattached one.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent_proto::{AdoptContainerRequest, AwaitReadyRequest, CreateProcessRequest};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::LinkNameSpaceType;
 use tokio::time::{sleep, timeout};
 
 use super::containers::Container;
@@ -15,6 +15,7 @@ use super::{Server, files};
 use crate::connections::{find_outward, is_listening};
 use crate::guest::Guest;
 use crate::kept_streams::KeptStreams;
+use crate::namespace::inside;
 use crate::refusal::{Kind, Refusal};
 
 /// How often it is looked whether a port is listened on: nothing tells.
@@ -205,15 +206,11 @@ fn dormant(container: &Container) -> Result<&Dormant, Refusal> {
     container.dormant.as_deref().ok_or_else(|| Refusal::new(Kind::FailedPrecondition, message))
 }
 
-/// Sets the host name in a process's namespace, in a thread that ends with it.
+/// Sets the host name in a process's namespace.
 fn name_host(pid: i32, name: &[u8]) -> std::io::Result<()> {
     let namespace = std::fs::File::open(format!("/proc/{pid}/ns/uts"))?;
-    let set = || {
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::HostNameAndNISDomainName))?;
-        Ok(rustix::system::sethostname(name)?)
-    };
-    let ended = std::thread::scope(|scope| scope.spawn(set).join());
-    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    let set = || Ok(rustix::system::sethostname(name)?);
+    inside(namespace.as_fd(), LinkNameSpaceType::HostNameAndNISDomainName, set)
 }
 
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> Refusal {

@@ -21,15 +21,15 @@ const ON_CLONE: &str = "io.supermachine.bake.on-clone";
 
 /// Whether a container is to be restored as it runs. `terminal` and `stdin` say what standard streams it has.
 pub(crate) fn warmth(bundle: &Bundle, root: &Root, id: &str, terminal: bool, stdin: bool) -> Warmth {
-    let annotations = bundle.spec.annotations().clone().unwrap_or_default();
-    match annotations.get(BAKE).map(String::as_str) {
+    let asked = bundle.spec.annotations().as_ref().and_then(|all| Some((all, all.get(BAKE)?.as_str())));
+    match asked {
         None => Warmth::Unwanted,
-        Some(WARM) => match container(bundle, root, id, &annotations) {
+        Some((annotations, WARM)) => match container(bundle, root, id, annotations) {
             Ok(_) if terminal => Warmth::Impossible("the container has a terminal".to_owned()),
             Ok(container) => Warmth::Wanted(Box::new(WarmContainer { stdin, ..container })),
             Err(why) => Warmth::Impossible(why),
         },
-        Some(other) => Warmth::Impossible(format!("the annotation {BAKE} is {other:?}; it can only be {WARM:?}")),
+        Some((_, other)) => Warmth::Impossible(format!("the annotation {BAKE} is {other:?}; it can only be {WARM:?}")),
     }
 }
 

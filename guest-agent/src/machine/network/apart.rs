@@ -13,6 +13,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::messages;
 use super::netlink::Netlink;
+use crate::namespace;
 use crate::sys;
 
 /// The handle of the namespace of containers with a network.
@@ -93,12 +94,7 @@ impl Room {
 
     /// Works in the namespace, in a thread that ends with it.
     pub(super) fn inside(&self, work: impl FnOnce() -> io::Result<()> + Send) -> io::Result<()> {
-        let enter = || {
-            move_into_link_name_space(self.handle.as_fd(), Some(LinkNameSpaceType::Network))?;
-            work()
-        };
-        let ended = std::thread::scope(|scope| scope.spawn(enter).join());
-        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        namespace::inside(self.handle.as_fd(), LinkNameSpaceType::Network, work)
     }
 }
 

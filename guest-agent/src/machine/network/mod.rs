@@ -111,10 +111,7 @@ impl Network {
         if card.given.is_some() || card.home.is_none() {
             return Ok(());
         }
-        let name = apart::reserved(0);
-        let moved = rooms.of(card.home).hand_over(card, &rooms.reserve, &name);
-        card.home = None;
-        moved.map_err(kernel("move", name))
+        rooms.put_in_reserve(card, 0)
     }
 
     /// Makes a card the interface that is described. The link is waited for before there are routes, since what is
@@ -148,10 +145,7 @@ impl Network {
         if card.given.take().is_none() {
             return Ok(());
         }
-        let name = apart::reserved(number);
-        let moved = rooms.of(card.home).hand_over(card, &rooms.reserve, &name);
-        card.home = None;
-        moved.map_err(kernel("move", name))
+        rooms.put_in_reserve(card, number)
     }
 
     fn find<'a>(&'a self, cards: &'a mut [Card], number: u32) -> Result<(&'a Rooms, &'a mut Card), NetworkError> {
@@ -167,6 +161,13 @@ impl Rooms {
             Some(Home::Apart) => &self.apart,
             None => &self.reserve,
         }
+    }
+
+    fn put_in_reserve(&self, card: &mut Card, number: u32) -> Result<(), NetworkError> {
+        let name = apart::reserved(number);
+        let moved = self.of(card.home).hand_over(card, &self.reserve, &name);
+        card.home = None;
+        moved.map_err(kernel("move", name))
     }
 }
 
