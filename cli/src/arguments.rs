@@ -51,7 +51,7 @@ pub(crate) enum Command {
     /// Tells what takes how much of the disk
     Df(Format),
     /// Makes the bake of an image now, or the base bake of a machine
-    Bake(Bake),
+    Bake(Box<Bake>),
     /// Tells where the time went when a running machine was started
     Trace {
         /// Its ID or NAMESPACE/ID
@@ -85,23 +85,24 @@ pub(crate) struct Format {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Bake {
-    /// An image that containerd has unpacked for our snapshotter; without one, the base bake is made
+    /// An image that containerd has unpacked for our snapshotter, or an OCI archive (`./FILE`) or layout (`./DIRECTORY`)
+    /// that nerdctl loads; without one, the base bake is made
     #[arg(value_name = "IMAGE")]
     pub(crate) image: Option<String>,
     /// containerd's namespace
-    #[arg(long, value_name = "NAME", default_value = "default", requires = "image", env = "CONTAINERD_NAMESPACE")]
+    #[arg(long, value_name = "NAME", default_value = "default", env = "CONTAINERD_NAMESPACE")]
     pub(crate) namespace: String,
     /// containerd's socket
     #[arg(
         long,
         value_name = "SOCKET",
         default_value = "/run/containerd/containerd.sock",
-        requires = "image",
         env = "CONTAINERD_ADDRESS"
     )]
     pub(crate) address: PathBuf,
-    /// A program that containers of the image are likely to run, instead of the image's own; may be repeated
-    #[arg(long, value_name = "PROGRAM", requires = "image")]
+    /// A program that containers of the image are likely to run, instead of the image's own; may be repeated. With
+    /// --warm, a word of the container's command
+    #[arg(long, value_name = "PROGRAM", requires = "image", allow_hyphen_values = true)]
     pub(crate) cmd: Vec<String>,
     /// Guest memory, in bytes or as 256M, instead of the configured
     #[arg(long, value_name = "BYTES")]
@@ -112,8 +113,40 @@ pub(crate) struct Bake {
     /// Makes it anew if it is there already
     #[arg(long)]
     pub(crate) force: bool,
+    /// Makes the bake that the start of this container has missed: its ID or NAMESPACE/ID
+    #[arg(long, value_name = "ID", conflicts_with_all = ["image", "memory", "vcpus"])]
+    pub(crate) like: Option<String>,
+    #[command(flatten)]
+    pub(crate) warm: Warm,
     #[command(flatten)]
     pub(crate) format: Format,
+}
+
+/// A bake of a container that runs, which nerdctl starts and removes to learn what one of the image is.
+#[derive(Clone, Debug, Default, Args)]
+#[command(group(clap::ArgGroup::new("readiness").multiple(true)))]
+pub(crate) struct Warm {
+    /// Makes the bake of a container that runs already
+    #[arg(long, requires = "image", requires = "readiness")]
+    pub(crate) warm: bool,
+    /// It is ready when it listens on this TCP port
+    #[arg(long, value_name = "N", requires = "warm", group = "readiness", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// It is ready when it has written this text
+    #[arg(long, value_name = "TEXT", requires = "warm", group = "readiness")]
+    pub(crate) ready_output: Option<String>,
+    /// It is ready when this command, run in it, exits with 0: a line for its shell, or an array in JSON
+    #[arg(long, value_name = "COMMAND", requires = "warm", group = "readiness")]
+    pub(crate) ready_command: Option<String>,
+    /// Run in it when it is ready, before it is captured
+    #[arg(long, value_name = "COMMAND", requires = "warm")]
+    pub(crate) warm_up: Option<String>,
+    /// A variable of its environment; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", requires = "warm")]
+    pub(crate) env: Vec<String>,
+    /// Further options for `nerdctl run`, as containers that are to be restored from it will have
+    #[arg(last = true, value_name = "OPTION", requires = "warm", allow_hyphen_values = true)]
+    pub(crate) options: Vec<String>,
 }
 
 #[cfg(test)]
@@ -138,6 +171,14 @@ mod tests {
         let Command::Bake(bake) = bake else { panic!("{bake:?}") };
         assert_eq!((bake.memory, bake.vcpus), (Some(Bytes::mebibytes(256)), Some(2)));
         assert!(bake.force && bake.format.json);
+        let bake = parse("supermachine bake nginx --warm --port 80 --cmd nginx --cmd -g -- --user 33").unwrap().command;
+        let Command::Bake(bake) = bake else { panic!("{bake:?}") };
+        let Bake { cmd, warm, .. } = *bake;
+        assert_eq!((warm.warm, warm.port), (true, Some(80)));
+        assert_eq!((cmd.join(" "), warm.options.join(" ")), ("nginx -g".to_owned(), "--user 33".to_owned()));
+        for line in ["--warm --port 80", "nginx --warm", "nginx --port 80", "--like web nginx", "nginx -- --user 33"] {
+            assert!(parse(&format!("supermachine bake {line}")).is_err(), "{line}");
+        }
         assert!(parse("supermachine ls --config /etc/other.toml").unwrap().config.is_some());
         for line in [
             "",

@@ -25,15 +25,17 @@ impl Listed {
 /// The same bakes, of which those can't be used that lie over one that isn't there, or not as it was.
 pub(crate) fn without_orphans(mut bakes: Vec<Listed>) -> Vec<Listed> {
     let known = |bake: &Listed| Some((bake.entry.key, bake.manifest.as_ref().ok()?.memory.digest));
-    let there: Vec<_> = bakes.iter().filter_map(known).collect();
-    for bake in &mut bakes {
-        let Ok(manifest) = &bake.manifest else { continue };
-        let needed = manifest.subject.parent().map(|parent| parent.key()).zip(manifest.over);
-        if needed.is_some_and(|needed| !there.contains(&needed)) {
-            bake.manifest = Err("the base bake that it differs from is gone".to_owned());
-        }
+    let needed = |bake: &Listed| {
+        let manifest = bake.manifest.as_ref().ok()?;
+        manifest.subject.parent().map(|parent| parent.key()).zip(manifest.over)
+    };
+    loop {
+        let there: Vec<_> = bakes.iter().filter_map(known).collect();
+        let is_orphan = |bake: &&mut Listed| needed(bake).is_some_and(|needed| !there.contains(&needed));
+        // One that lay over this one is an orphan now, too.
+        let Some(orphan) = bakes.iter_mut().find(is_orphan) else { return bakes };
+        orphan.manifest = Err("the bake that it differs from is gone".to_owned());
     }
-    bakes
 }
 
 /// What this host is, to compare bakes with.
@@ -130,17 +132,23 @@ mod tests {
     }
 
     #[test]
-    fn an_image_s_bake_without_its_base_is_of_no_use() {
+    fn a_bake_is_of_no_use_without_those_that_it_lies_over() {
         let fixture = Fixture::new();
         let base = fixture.publish(facts());
         let image = fixture.publish_image(facts());
+        let warm = fixture.publish_warm(facts());
         let bakes = fixture.host().bakes().unwrap();
-        assert_eq!(bakes.iter().filter(|bake| bake.manifest.is_ok()).count(), 2);
+        assert_eq!(bakes.iter().filter(|bake| bake.manifest.is_ok()).count(), 3);
         assert!(find(&bakes, &image.to_string()).unwrap().lies_over(base));
+        assert!(find(&bakes, &warm.to_string()).unwrap().lies_over(image));
         assert!(!find(&bakes, &base.to_string()).unwrap().lies_over(base));
         assert!(fixture.host().store.remove(&base).unwrap());
-        let fit = fixture::fits(facts()).judge(&fixture.host().bakes().unwrap()[0]);
-        assert_eq!(fit, Fit { fits: Some(false), why: Some("the base bake that it differs from is gone".into()) });
+        let bakes = fixture.host().bakes().unwrap();
+        assert_eq!(bakes.len(), 2);
+        for bake in &bakes {
+            let fit = fixture::fits(facts()).judge(bake);
+            assert_eq!(fit, Fit { fits: Some(false), why: Some("the bake that it differs from is gone".into()) });
+        }
     }
 
     #[test]

@@ -46,19 +46,31 @@ impl Fixture {
 
     /// Publishes a small base bake.
     pub(crate) fn publish(&self, facts: MachineFacts) -> Key {
-        self.publish_over(Subject::base(facts), None)
+        self.publish_of(Subject::base(facts))
     }
 
     /// Publishes one of an image over that.
     pub(crate) fn publish_image(&self, facts: MachineFacts) -> Key {
-        let over = self.host().store.manifest(&facts.key()).unwrap().memory.digest;
-        self.publish_over(Subject::image(facts, vec![Digest([1; 32])]), Some(over))
+        self.publish_of(image(facts))
     }
 
-    fn publish_over(&self, subject: Subject, over: Option<Digest>) -> Key {
+    /// Publishes one of a container over that.
+    pub(crate) fn publish_warm(&self, facts: MachineFacts) -> Key {
+        let Subject { facts, layers, .. } = image(facts);
+        self.publish_of(Subject::warm(facts, layers, Digest([2; 32])))
+    }
+
+    fn publish_of(&self, subject: Subject) -> Key {
+        let over = |parent: Subject| self.host().store.manifest(&parent.key()).unwrap().memory.digest;
+        let over = subject.parent().map(over);
         let mut draft = self.host().store.draft().unwrap();
         draft.state.write_all(b"registers").unwrap();
         draft.memory.write_all(&[7; 2 * 4096]).unwrap();
+        if subject.level() == Level::Warm {
+            let disk = tempfile::tempfile().unwrap();
+            disk.set_len(2 * 4096).unwrap();
+            draft.keep_disk(&disk).unwrap();
+        }
         let extent = Extent { guest_page: 3, file_page: 0, pages: 2 };
         draft.publish(subject, over, vec![extent]).unwrap().key()
     }
@@ -90,6 +102,10 @@ pub(crate) fn facts() -> MachineFacts {
         vcpus: 1,
         cmdline: "quiet".into(),
     }
+}
+
+fn image(facts: MachineFacts) -> Subject {
+    Subject::image(facts, vec![Digest([1; 32])])
 }
 
 pub(crate) fn fits(facts: MachineFacts) -> Fits {

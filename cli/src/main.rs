@@ -14,8 +14,11 @@ mod doctor;
 mod fixture;
 mod host;
 mod machines;
+mod nerdctl;
 mod output;
+mod progress;
 mod quantities;
+mod sample;
 mod table;
 
 use std::io::ErrorKind;
@@ -66,7 +69,7 @@ async fn look(host: &Host, command: Command) -> anyhow::Result<ExitCode> {
         Command::Rm { keys, format } => commands::rm::run(host, &keys, format.json)?,
         Command::Prune { all, dry_run, format } => commands::prune::run(host, all, dry_run, format.json).await?,
         Command::Df(format) => commands::df::run(host, format.json)?,
-        Command::Bake(options) => commands::bake::run(host, options).await?,
+        Command::Bake(options) => commands::bake::run(host, *options).await?,
         Command::Trace { id, format } => commands::trace::run(host, &id, format.json)?,
         Command::Metrics => commands::metrics::run(host)?,
         Command::Doctor(format) => return Ok(commands::doctor::run(host, format.json).await?),

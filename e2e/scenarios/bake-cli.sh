@@ -49,7 +49,9 @@ cp -a "$bakes/$key" "$bakes/$other"
 assert_contains "$(supermachine ls)" "${other:0:12}  damaged"
 expect_status 1 supermachine inspect ''
 assert_contains "$(supermachine prune --dry-run)" "would remove ${other:0:12}: it was made for another machine"
-assert_eq "$other" "$(supermachine prune --json | jq -r '.removed[].key')" 'what was pruned'
+pruned=$(supermachine prune --json | jq -r '.removed[].key')
+assert_contains "$pruned" "$other"
+[[ $pruned != *"$key"* ]] || fail "pruned what fits: $pruned"
 [ ! -e "$bakes/$other" ] || fail 'what was pruned is still there'
 layers=$(supermachine df --json | jq '.kinds[] | select(.name == "layers") | .count')
 [ "$layers" -ge 1 ] || fail "df counts $layers layers"

@@ -1,14 +1,13 @@
 //! The bake builder: makes the bakes that shims ask for, one at a time and at low priority.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use supermachine::daemon::RequestBakeRequest;
-use supermachine::{Baked, Baker, Claim, Image, Machine, Store, WarmContainer};
-use supermachine_config::{Bytes, Config, MAX_VCPUS};
+use supermachine::{BakeOrder, Baked, Baker, Claim, Machine, OrderError, Store};
+use supermachine_config::Config;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
@@ -26,32 +25,6 @@ const MAX_QUEUED: usize = 64;
 /// Niceness of the builder's thread, which the machines it starts inherit.
 const NICENESS: i32 = 19;
 
-/// Guest memory and number of CPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shape {
-    memory: Bytes,
-    vcpus: u8,
-}
-
-/// A bake that is to be made.
-#[derive(Debug, Clone)]
-struct Order {
-    shape: Shape,
-    /// Without layers, the base bake is meant.
-    image: Image,
-    /// What containers of the image are likely to run.
-    programs: Vec<String>,
-    /// The container that a warm bake is to hold.
-    container: Option<WarmContainer>,
-}
-
-impl Order {
-    /// Whether one bake fulfils both.
-    fn is_for_the_same(&self, other: &Self) -> bool {
-        (self.shape, &self.image, &self.container) == (other.shape, &other.image, &other.container)
-    }
-}
-
 /// Asks the builder. Clones ask the same one.
 #[derive(Debug, Clone)]
 pub(crate) struct Bakes(Arc<Shared>);
@@ -68,21 +41,21 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    queued: VecDeque<Order>,
-    making: Option<Order>,
+    queued: VecDeque<BakeOrder>,
+    making: Option<BakeOrder>,
     /// What could not be made, and until when that counts: the newest first.
-    failed: VecDeque<(Order, Instant)>,
+    failed: VecDeque<(BakeOrder, Instant)>,
 }
 
 impl State {
     /// Notes what could not be made.
-    fn note_failure(&mut self, order: Order, took: Duration) {
+    fn note_failure(&mut self, order: BakeOrder, took: Duration) {
         self.failed.truncate(MAX_QUEUED - 1);
         self.failed.push_front((order, Instant::now() + TRY_AGAIN_AFTER.max(took * TRY_AGAIN_FACTOR)));
     }
 
     /// Whether that which is ordered was tried in vain too often lately.
-    fn is_refused(&self, order: &Order) -> bool {
+    fn is_refused(&self, order: &BakeOrder) -> bool {
         let now = Instant::now();
         let counting = self.failed.iter().filter(|(_, until)| *until > now);
         counting.filter(|(failed, _)| failed.is_for_the_same(order)).count() >= TRIES
@@ -100,26 +73,6 @@ pub(crate) enum Asked {
     Failed,
     /// Bakes are switched off, or another daemon makes them.
     Off,
-}
-
-/// A bake that can't be asked for.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OrderError {
-    /// No machine has this shape.
-    #[error("no machine has {vcpus} virtual CPUs: ask for 1 to 64")]
-    Shape {
-        /// How many were asked for.
-        vcpus: u32,
-    },
-    /// The container of a warm bake isn't one.
-    #[error("`container` is no description of a container")]
-    Container(#[source] serde_json::Error),
-    /// A layer is named by a path that depends on who reads it.
-    #[error("the layer {} has no absolute path", path.display())]
-    Layer {
-        /// Its path.
-        path: PathBuf,
-    },
 }
 
 /// The builder's thread.
@@ -182,11 +135,13 @@ impl Bakes {
 
     /// Queues a bake unless it is there.
     pub(crate) async fn request(&self, request: RequestBakeRequest) -> Result<Asked, OrderError> {
-        let order = self.order(request)?;
+        let order = BakeOrder::new(request, &self.0.config.vm)?;
         if self.0.claim.is_none() {
             return Ok(Asked::Off);
         }
-        if self.is_present(&order).await {
+        if let Ok(machine) = order.machine(&self.0.config)
+            && order.is_fulfilled(&machine).await
+        {
             return Ok(Asked::Present);
         }
         let mut state = self.lock();
@@ -199,37 +154,6 @@ impl Bakes {
             self.0.wake.send_modify(|requests| *requests = requests.map(|number| number.wrapping_add(1)));
         }
         Ok(Asked::Queued)
-    }
-
-    /// What is asked for. Zeros stand for the configured values.
-    fn order(&self, request: RequestBakeRequest) -> Result<Order, OrderError> {
-        let configured = &self.0.config.vm;
-        let memory = if request.memory_bytes == 0 { configured.memory } else { Bytes(request.memory_bytes) };
-        let vcpus = match u8::try_from(request.vcpus) {
-            Ok(0) => configured.vcpus,
-            Ok(vcpus @ 1..=MAX_VCPUS) => vcpus,
-            _ => return Err(OrderError::Shape { vcpus: request.vcpus }),
-        };
-        let layers: Vec<_> = request.layers.into_iter().map(PathBuf::from).collect();
-        if let Some(path) = layers.iter().find(|path| !path.is_absolute()) {
-            return Err(OrderError::Layer { path: path.clone() });
-        }
-        let container = Some(request.container).filter(|text| !text.is_empty());
-        let container = container.map(|text| serde_json::from_str(&text)).transpose().map_err(OrderError::Container)?;
-        let (shape, image) = (Shape { memory, vcpus }, Image::new(layers));
-        Ok(Order { shape, image, programs: request.programs, container })
-    }
-
-    async fn is_present(&self, order: &Order) -> bool {
-        let Ok(machine) = self.machine(order.shape) else { return false };
-        order.image.is_baked(&machine, order.container.as_ref()).await
-    }
-
-    fn machine(&self, shape: Shape) -> Result<Machine, supermachine::MachineError> {
-        let mut config = self.0.config.clone();
-        config.vm.memory = shape.memory;
-        config.vm.vcpus = shape.vcpus;
-        Machine::load(&config)
     }
 
     /// Stops the builder; a bake that is being made is given up.
@@ -259,7 +183,7 @@ impl Bakes {
         }
     }
 
-    fn next(&self) -> Option<Order> {
+    fn next(&self) -> Option<BakeOrder> {
         let mut state = self.lock();
         state.making = state.queued.pop_front();
         state.making.clone()
@@ -270,8 +194,7 @@ impl Bakes {
         if self.0.claim.is_none() {
             return;
         }
-        let configured = &self.0.config.vm;
-        match self.machine(Shape { memory: configured.memory, vcpus: configured.vcpus }) {
+        match Machine::load(&self.0.config) {
             Err(error) => warn!(error = chain(&error), "no bake is made: this host can't run virtual machines"),
             Ok(machine) => {
                 // Beginning a bake sweeps; this one is given up at once.
@@ -289,10 +212,10 @@ impl Bakes {
     }
 
     /// Answers whether it is there now. A failure is final until somebody asks again.
-    async fn make(&self, order: &Order) -> bool {
-        let Shape { memory, vcpus } = order.shape;
+    async fn make(&self, order: &BakeOrder) -> bool {
+        let BakeOrder { memory, vcpus, .. } = *order;
         let (layers, is_warm) = (order.image.layers().len(), order.container.is_some());
-        let machine = match self.machine(order.shape) {
+        let machine = match order.machine(&self.0.config) {
             Ok(machine) => machine,
             Err(error) => {
                 warn!(%memory, vcpus, error = chain(&error), "no bake: this host can't run it");
@@ -301,10 +224,7 @@ impl Bakes {
         };
         let start = Instant::now();
         let mut baker = Baker::new(&machine);
-        let baked = match &order.container {
-            Some(container) => baker.warm(&order.image, &order.programs, container).await,
-            None => baker.image(&order.image, &order.programs).await,
-        };
+        let baked = order.fulfil(&mut baker).await;
         machine.layer_digests().sweep();
         match &baked {
             Ok(Baked { key, already_there: true }) => {
@@ -324,9 +244,9 @@ impl Bakes {
 mod tests {
     use super::*;
 
-    fn order(layer: &str) -> Order {
-        let shape = Shape { memory: Bytes(256 << 20), vcpus: 1 };
-        Order { shape, image: Image::new(vec![PathBuf::from(layer)]), programs: Vec::new(), container: None }
+    fn order(layer: &str) -> BakeOrder {
+        let request = RequestBakeRequest { layers: vec![layer.to_owned()], ..Default::default() };
+        BakeOrder::new(request, &Config::defaults().unwrap().vm).unwrap()
     }
 
     #[test]

@@ -6,6 +6,7 @@ use bake::{Bake, Candidate, Digest, DigestError, Key, LayerDigests, MachineFacts
 
 use crate::blocking::apart;
 use crate::machine::{Machine, MachineError};
+use crate::upper::UpperError;
 use crate::warm::{WarmContainer, Warmth};
 
 /// What the store has for an image on a machine.
@@ -76,21 +77,15 @@ impl Image {
         let (Ok(facts), Ok(layers)) = (machine.facts().await, self.recall(&machine.layer_digests())) else {
             return false;
         };
-        let subject = match container {
-            Some(container) => {
-                let Ok(template) = std::fs::metadata(&machine.upper_template) else { return false };
-                Subject::warm(facts, layers, container.digest(template.len()))
-            }
-            None => Subject::image(facts, layers),
-        };
-        machine.store.open(&subject).is_ok()
+        subject(machine, facts, layers, container).is_ok_and(|subject| machine.store.open(&subject).is_ok())
     }
 
-    /// The key of its bake, or of the machine's if it is none. Reads layers that weren't read yet.
-    pub async fn key(&self, machine: &Machine) -> Result<Key, MachineError> {
+    /// The key of the bake of that container of the image, or else of the image's own, or of the machine's if it is none.
+    /// Reads layers that weren't read yet.
+    pub async fn key(&self, machine: &Machine, container: Option<&WarmContainer>) -> Result<Key, MachineError> {
         let facts = machine.facts().await?;
         let layers = self.digests(machine).await.map_err(MachineError::Digest)?;
-        Ok(Subject::image(facts, layers).key())
+        Ok(subject(machine, facts, layers, container).map_err(MachineError::Upper)?.key())
     }
 
     /// The bake of a container that runs, or why there is none; no reason if it isn't wanted.
@@ -133,6 +128,19 @@ impl Image {
         let read = move || layers.iter().map(|path| known.digest(path)).collect();
         apart(read).await
     }
+}
+
+/// What the bake is of: a container with a fresh writable disk, if there is one.
+pub(crate) fn subject(
+    machine: &Machine,
+    facts: MachineFacts,
+    layers: Vec<Digest>,
+    container: Option<&WarmContainer>,
+) -> Result<Subject, UpperError> {
+    Ok(match container {
+        Some(container) => Subject::warm(facts, layers, container.digest(machine.fresh_disk_bytes()?)),
+        None => Subject::image(facts, layers),
+    })
 }
 
 /// Opens and checks a bake. A damaged one is removed from the store.

@@ -19,6 +19,7 @@ mod launch;
 mod machine;
 mod namespace;
 mod network;
+mod order;
 mod relay;
 mod run_directory;
 pub mod shim;
@@ -30,6 +31,7 @@ mod upper;
 mod vm;
 mod vmm;
 mod volumes;
+mod wanted;
 mod warm;
 mod writable;
 
@@ -62,6 +64,7 @@ pub use kvm::{KvmError, check_kvm};
 pub use launch::{Launch, LaunchError, Network};
 pub use machine::{Machine, MachineError};
 pub use network::NetworkError;
+pub use order::{BakeOrder, OrderError};
 pub use sockets::{HostSockets, ServedSockets};
 pub use start_record::{RecordError, Recorder, StartRecord};
 pub use tally::Tally;
@@ -71,6 +74,7 @@ pub use vm::{AttachError, DetachError, Mode, StartError, Started, Stream, Stream
 pub use vmm::{Exit, ExitReason, Exited};
 pub use vmm_api::Shape;
 pub use volumes::{Access, Volume, VolumeError, Volumes, Watchable, Watching};
+pub use wanted::read_wanted;
 pub use warm::{Readiness, WarmContainer, WarmFile, Warmth};
 pub use writable::{
     AskedAt, ExportError, Exported, Exporter, Import, ImportError, Truth, VmNote, WritableError, WritableLayer,

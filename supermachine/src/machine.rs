@@ -13,6 +13,7 @@ use vmm_api::{MEMORY_BLOCK_BYTES, Shape};
 use crate::error::ErrorKind;
 use crate::facts;
 use crate::kvm::{self, KvmError};
+use crate::upper::UpperError;
 
 /// Kernel, agent, VMM, shape and bake store: everything that starts on one host have in common.
 #[derive(Clone, Debug)]
@@ -60,6 +61,9 @@ pub enum MachineError {
     /// A file vanished or can't be read while its digest was computed.
     #[error("the key of a bake can't be computed")]
     Digest(#[source] bake::DigestError),
+    /// What writable layers are made of isn't there.
+    #[error(transparent)]
+    Upper(UpperError),
     /// The VMM didn't say what this machine is.
     #[error("the VMM can't describe this machine")]
     Describe(#[source] facts::DescribeError),
@@ -69,7 +73,9 @@ impl MachineError {
     /// What kind of fault it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Kvm(_) | Self::MissingFile { .. } | Self::Digest(_) => ErrorKind::FailedPrecondition,
+            Self::Kvm(_) | Self::MissingFile { .. } | Self::Digest(_) | Self::Upper(_) => {
+                ErrorKind::FailedPrecondition
+            }
             Self::Describe(error) => error.kind(),
         }
     }
@@ -120,6 +126,13 @@ impl Machine {
     #[must_use]
     pub fn forgetful(self) -> Self {
         Self { is_remembering: false, ..self }
+    }
+
+    /// Size of a writable disk that a container finds fresh.
+    pub(crate) fn fresh_disk_bytes(&self) -> Result<u64, UpperError> {
+        let template = std::fs::metadata(&self.upper_template);
+        let missing = |source| UpperError::Template { path: self.upper_template.clone(), source };
+        Ok(template.map_err(missing)?.len())
     }
 
     /// Guest memory and CPUs.

@@ -78,10 +78,12 @@ pub enum RecordError {
         owner: u32,
     },
     /// It is larger than any that we write.
-    #[error("{} has more than {MAX_BYTES} bytes; nothing of ours writes such a file", path.display())]
+    #[error("{} has more than {max_bytes} bytes; nothing of ours writes such a file", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
+        /// How many it may have.
+        max_bytes: u64,
     },
     /// It is of another version of this program.
     #[error(
@@ -103,6 +105,15 @@ pub enum RecordError {
         /// Where and why.
         #[source]
         source: serde_json::Error,
+    },
+    /// It doesn't name a bake.
+    #[error("{} doesn't say which bake is wanted", path.display())]
+    Message {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<protobuf::Error>,
     },
 }
 
@@ -127,7 +138,7 @@ impl StartRecord {
     }
 
     fn read_file(path: PathBuf) -> Result<Self, RecordError> {
-        let bytes = read(&path)?;
+        let bytes = read(&path, MAX_BYTES)?;
         let syntax = |source| RecordError::Syntax { path: path.clone(), source };
         let Versioned { version: found } = serde_json::from_slice(&bytes).map_err(syntax)?;
         if found != VERSION {
@@ -142,7 +153,8 @@ impl StartRecord {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, RecordError> {
+/// A small file of a VM's directory, of root's or this user's.
+pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, RecordError> {
     let path = path.to_owned();
     let failed = |source| RecordError::Read { path: path.clone(), source };
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -153,9 +165,9 @@ fn read(path: &Path) -> Result<Vec<u8>, RecordError> {
         return Err(RecordError::Foreign { path, owner });
     }
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(RecordError::TooLarge { path });
+    file.take(max_bytes + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(RecordError::TooLarge { path, max_bytes });
     }
     Ok(bytes)
 }
@@ -178,7 +190,12 @@ impl Recorder {
     pub fn joined(&self, id: &str, trace: Trace) -> Self {
         let began_unix_us = trace.began_unix_us();
         let known = StartRecord { id: id.to_owned(), joined: true, began_unix_us, ..(*self.known).clone() };
-        Self { known: Arc::new(known), trace, file: self.file.beside(&format!("{JOINED}{id}.json")) }
+        Self { known: Arc::new(known), trace, file: self.beside(&format!("{JOINED}{id}.json")) }
+    }
+
+    /// Another file of the VM's directory.
+    pub(crate) fn beside(&self, name: &str) -> RunFile {
+        self.file.beside(name)
     }
 
     /// Forgets a container that has left the VM.

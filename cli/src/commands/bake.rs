@@ -1,11 +1,14 @@
-//! `bake`: makes the bake of an image now, or the base bake of a machine.
+//! `bake`: makes a bake now: of a machine, of an image, or of a container that runs.
 
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use supermachine::daemon::{DaemonError, FindLayersRequest, connect};
-use supermachine::{BakeError, BakeStep, Baker, Image, Key, Machine, MachineError, StoreError};
+use supermachine::{
+    BakeError, BakeOrder, BakeStep, Baked, Baker, Image, Key, Level, MachineError, Mode, OrderError, RecordError,
+    StartRecord, StoreError, read_wanted,
+};
 use supermachine_config::ConfigError;
 use tokio::signal::ctrl_c;
 
@@ -14,10 +17,11 @@ use crate::arguments;
 use crate::bakes::short;
 use crate::containerd::{Containerd, ContainerdError, normalize};
 use crate::host::Host;
+use crate::machines::{FindError, MachinesError};
+use crate::nerdctl::{Nerdctl, NerdctlError, warm_container};
 use crate::output::{OutputError, show};
-
-/// How often the progress display moves.
-const TICK: Duration = Duration::from_millis(100);
+use crate::progress::Progress;
+use crate::sample::{Sample, SampleError};
 
 /// There is no bake.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +30,23 @@ pub(crate) enum BakeCommandError {
     Shape(#[from] ConfigError),
     #[error(transparent)]
     Machine(#[from] MachineError),
+    #[error(transparent)]
+    Machines(#[from] MachinesError),
+    #[error(transparent)]
+    NoContainer(#[from] FindError),
+    #[error("what the start of the container has missed isn't known")]
+    Record(#[from] RecordError),
+    #[error("what the start of the container has missed can't be made")]
+    Order(#[from] OrderError),
+    #[error("the container {id} runs in another's machine; name the one that the machine was started for")]
+    Joined {
+        /// The container.
+        id: String,
+    },
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    #[error(transparent)]
+    Nerdctl(#[from] NerdctlError),
     #[error(transparent)]
     Containerd(#[from] ContainerdError),
     #[error(transparent)]
@@ -54,7 +75,7 @@ pub(crate) enum BakeCommandError {
     Output(#[from] OutputError),
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Made {
     key: Key,
     /// Whether it was there before, and nothing was done.
@@ -63,63 +84,157 @@ struct Made {
     /// The most that a machine restored from it may have.
     vcpus: u8,
     took_us: u64,
+    /// A command that starts a container from it, if it is one's that runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    run: Vec<String>,
 }
 
 pub(crate) async fn run(host: &Host, options: arguments::Bake) -> Result<(), BakeCommandError> {
-    let machine = machine(host, &options)?;
-    let began = Instant::now();
-    let progress = Progress::begin();
-    let made = async {
-        let (image, programs) = match &options.image {
-            Some(name) => find(host, &options, &normalize(name), &progress).await?,
-            None => (Image::default(), Vec::new()),
-        };
-        // Where none is made, none is removed.
-        if options.force && machine.is_baking() {
-            remove(host, image.key(&machine).await?)?;
-        }
-        let mut baker = Baker::new(&machine).telling(|step| progress.tell(message(step)));
-        Ok(baker.image(&image, &programs).await?)
-    };
+    let progress = Progress::begin("looking for the bake");
+    let nerdctl = Nerdctl { address: &options.address, namespace: &options.namespace };
+    let sample = Sample::new(nerdctl);
+    let task = Task { host, options: &options, nerdctl, progress: &progress };
     // A bake that is given up leaves nothing: what it was made in is dropped.
-    let baked = tokio::select! {
-        baked = made => baked,
+    let made = tokio::select! {
+        made = task.make(&sample) => made,
         Ok(()) = ctrl_c() => Err(BakeCommandError::Interrupted),
     };
+    let removed = sample.remove().await;
     progress.end();
-    let baked = baked?;
-    let shape = machine.shape();
-    let made = Made {
-        key: baked.key,
-        already_there: baked.already_there,
-        memory_bytes: shape.memory_bytes,
-        vcpus: shape.room(),
-        took_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
-    };
+    let made = made?;
+    removed?;
     Ok(show(options.format.json, &made, text)?)
 }
 
-/// An image that containerd has, and the programs that are to be read for its bake.
-async fn find(
-    host: &Host,
-    options: &arguments::Bake,
-    name: &str,
-    progress: &Progress,
-) -> Result<(Image, Vec<String>), BakeCommandError> {
-    let namespace = &options.namespace;
-    progress.tell("asking for the image");
-    let image = Containerd::connect(&options.address, namespace).await?.image(name).await?;
-    let request = FindLayersRequest {
-        containerd_namespace: namespace.clone(),
-        chain_id: image.chain_id,
-        ..FindLayersRequest::default()
+/// What bake is wanted.
+enum Wanted {
+    Order(BakeOrder),
+    /// One that is there.
+    There(Made),
+}
+
+/// What was asked for.
+struct Task<'a> {
+    host: &'a Host,
+    options: &'a arguments::Bake,
+    nerdctl: Nerdctl<'a>,
+    progress: &'a Progress,
+}
+
+impl Task<'_> {
+    async fn make(&self, sample: &Sample<'_>) -> Result<Made, BakeCommandError> {
+        let began = Instant::now();
+        let Self { host, options, progress, .. } = self;
+        let image = match &options.image {
+            Some(image) => Some(self.load(image).await?),
+            None => None,
+        };
+        let container = image.as_ref().filter(|_| options.warm.warm).map(|image| warm_container(options, image));
+        let container = container.unwrap_or_default();
+        let run = if container.is_empty() { Vec::new() } else { [command(), container.clone()].concat() };
+        let order = loop {
+            let wanted = match (&options.like, &image) {
+                (Some(id), _) => missed(host, host.machines()?.named(id)?)?,
+                (None, Some(_)) if options.warm.warm => {
+                    progress.tell("starting a container of the image");
+                    let start = sample.start(host, &container).await?;
+                    let wanted = missed(host, &start)?;
+                    sample.remove().await?;
+                    warm_only(wanted, &start)?
+                }
+                (None, image) => Wanted::Order(self.order(image.as_deref()).await?),
+            };
+            match wanted {
+                Wanted::Order(order) => break order,
+                Wanted::There(made) if !options.force => return Ok(Made { run, took_us: microseconds(began), ..made }),
+                // Asked again, it is missing.
+                Wanted::There(made) => remove(host, made.key)?,
+            }
+        };
+        let machine = order.machine(&host.config)?;
+        // Where none is made, none is removed.
+        if options.force && machine.is_baking() {
+            remove(host, order.key(&machine).await?)?;
+        }
+        let mut baker = Baker::new(&machine).telling(|step| progress.tell(message(step)));
+        let Baked { key, already_there } = order.fulfil(&mut baker).await?;
+        let shape = machine.shape();
+        let (memory_bytes, vcpus) = (shape.memory_bytes, shape.room());
+        Ok(Made { key, already_there, memory_bytes, vcpus, took_us: microseconds(began), run })
+    }
+
+    /// The full name of an image, which is loaded if it is given as a path.
+    async fn load(&self, image: &str) -> Result<String, BakeCommandError> {
+        if !["/", "./", "../"].iter().any(|begin| image.starts_with(begin)) {
+            return Ok(normalize(image));
+        }
+        self.progress.tell("loading the image");
+        Ok(self.nerdctl.load(Path::new(image)).await?)
+    }
+
+    /// The bake of an image that containerd has, or of the machine.
+    async fn order(&self, image: Option<&str>) -> Result<BakeOrder, BakeCommandError> {
+        let (configured, options) = (&self.host.config.vm, self.options);
+        let (memory, vcpus) = (options.memory.unwrap_or(configured.memory), options.vcpus.unwrap_or(configured.vcpus));
+        // Refused before anything is looked for.
+        let shape = self.host.config.clone().with_shape(memory, vcpus, "the command line")?.vm;
+        let (image, programs) = match image {
+            Some(name) => self.find(name).await?,
+            None => Default::default(),
+        };
+        Ok(BakeOrder { memory: shape.memory, vcpus: shape.vcpus, image, programs, container: None })
+    }
+
+    /// An image that containerd has, and the programs that are to be read for its bake.
+    async fn find(&self, name: &str) -> Result<(Image, Vec<String>), BakeCommandError> {
+        let arguments::Bake { namespace, address, cmd, .. } = self.options;
+        self.progress.tell("asking for the image");
+        let image = Containerd::connect(address, namespace).await?.image(name).await?;
+        let request = FindLayersRequest {
+            containerd_namespace: namespace.clone(),
+            chain_id: image.chain_id,
+            ..FindLayersRequest::default()
+        };
+        self.progress.tell("waiting for its layers");
+        let daemon = connect(&self.host.config.paths.daemon_socket).await?;
+        let found = daemon.find_layers(ttrpc::context::Context::default(), &request).await;
+        let layers: Vec<PathBuf> =
+            found.map_err(|error| not_found(error, name, namespace))?.layers.into_iter().map(Into::into).collect();
+        Ok((Image::new(layers), if cmd.is_empty() { image.programs } else { cmd.clone() }))
+    }
+}
+
+/// The bake that a start has missed, or the one that it had.
+fn missed(host: &Host, start: &StartRecord) -> Result<Wanted, BakeCommandError> {
+    if start.joined {
+        return Err(BakeCommandError::Joined { id: start.id.clone() });
+    }
+    let directory = host.config.paths.sandbox(&start.namespace, &start.id);
+    match (read_wanted(&directory)?, start.bake) {
+        (None, Some(key)) => {
+            let (memory_bytes, vcpus) = (start.memory_bytes, start.vcpus);
+            Ok(Wanted::There(Made { key, already_there: true, memory_bytes, vcpus, took_us: 0, run: Vec::new() }))
+        }
+        (wanted, _) => Ok(Wanted::Order(BakeOrder::new(wanted.unwrap_or_default(), &host.config.vm)?)),
+    }
+}
+
+/// Fails if it is no bake of a container that runs: the start says why.
+fn warm_only(wanted: Wanted, start: &StartRecord) -> Result<Wanted, SampleError> {
+    let is_warm = match &wanted {
+        Wanted::Order(order) => order.container.is_some(),
+        Wanted::There(_) => start.mode == Mode::Restored(Level::Warm),
     };
-    progress.tell("waiting for its layers");
-    let daemon = connect(&host.config.paths.daemon_socket).await?;
-    let found = daemon.find_layers(ttrpc::context::Context::default(), &request).await;
-    let layers = found.map_err(|error| not_found(error, name, namespace))?.layers;
-    let programs = if options.cmd.is_empty() { image.programs } else { options.cmd.clone() };
-    Ok((Image::new(layers.into_iter().map(Into::into).collect()), programs))
+    if is_warm { Ok(wanted) } else { Err(SampleError::NeverWarm { why: start.reason.clone() }) }
+}
+
+/// What the arguments of a container that runs follow.
+fn command() -> Vec<String> {
+    ["nerdctl", "run"].map(str::to_owned).to_vec()
+}
+
+fn microseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn not_found(error: ttrpc::Error, name: &str, namespace: &str) -> BakeCommandError {
@@ -131,13 +246,6 @@ fn not_found(error: ttrpc::Error, name: &str, namespace: &str) -> BakeCommandErr
     }
 }
 
-/// The machine of the shape that is asked for.
-fn machine(host: &Host, options: &arguments::Bake) -> Result<Machine, BakeCommandError> {
-    let configured = &host.config.vm;
-    let (memory, vcpus) = (options.memory.unwrap_or(configured.memory), options.vcpus.unwrap_or(configured.vcpus));
-    Ok(Machine::load(&host.config.clone().with_shape(memory, vcpus, "the command line")?)?)
-}
-
 /// Makes room for a new bake. Machines that run keep the old one, so that nothing is done then.
 fn remove(host: &Host, key: Key) -> Result<(), BakeCommandError> {
     let is_there = host.store.list()?.iter().any(|entry| entry.key == key);
@@ -147,37 +255,15 @@ fn remove(host: &Host, key: Key) -> Result<(), BakeCommandError> {
     Ok(())
 }
 
-fn text(Made { key, already_there, took_us, .. }: &Made) -> String {
-    if *already_there {
-        return format!("{} is there already\n", short(*key));
-    }
-    format!("{} made in {}.{} s\n", short(*key), took_us / 1_000_000, took_us % 1_000_000 / 100_000)
-}
-
-/// What is being done, on standard error: a moving line on a terminal, else a line for each step.
-struct Progress(ProgressBar);
-
-impl Progress {
-    fn begin() -> Self {
-        let bar = ProgressBar::new_spinner();
-        // The default style is taken if this one is wrong.
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
-            bar.set_style(style);
-        }
-        bar.set_message("looking for the bake");
-        bar.enable_steady_tick(TICK);
-        Self(bar)
-    }
-
-    fn tell(&self, message: &'static str) {
-        self.0.set_message(message);
-        if self.0.is_hidden() {
-            eprintln!("{message}");
-        }
-    }
-
-    fn end(&self) {
-        self.0.finish_and_clear();
+fn text(Made { key, already_there, took_us, run, .. }: &Made) -> String {
+    let made = match already_there {
+        true => format!("{} is there already\n", short(*key)),
+        false => format!("{} made in {}.{} s\n", short(*key), took_us / 1_000_000, took_us % 1_000_000 / 100_000),
+    };
+    // Fails for words with a NUL, which none has that came from a command line.
+    match shlex::try_join(run.iter().map(String::as_str)) {
+        Ok(line) if !run.is_empty() => format!("{made}What is restored from it: {line}\n"),
+        _ => made,
     }
 }
 
@@ -194,10 +280,11 @@ fn message(step: BakeStep) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
     use supermachine::Subject;
 
     use super::*;
-    use crate::fixture::{Fixture, facts};
+    use crate::fixture::{Fixture, facts, record};
 
     #[test]
     fn what_was_done_is_said() {
@@ -207,11 +294,14 @@ mod tests {
             memory_bytes: 256 << 20,
             vcpus: 1,
             took_us: 3_450_000,
+            run: Vec::new(),
         };
         let key = short(facts().key());
         assert_eq!(text(&made(true)), format!("{key} is there already\n"));
         assert_eq!(text(&made(false)), format!("{key} made in 3.4 s\n"));
         assert_eq!(serde_json::to_value(made(false)).unwrap()["took_us"], 3_450_000);
+        let warm = Made { run: vec!["nerdctl".to_owned(), "two words".to_owned()], ..made(true) };
+        assert!(text(&warm).ends_with("\nWhat is restored from it: nerdctl 'two words'\n"), "{}", text(&warm));
     }
 
     #[test]
@@ -228,19 +318,52 @@ mod tests {
         assert!(host.bakes().unwrap().is_empty());
     }
 
-    #[test]
-    fn a_shape_that_no_machine_has_is_refused_by_name() {
-        let options = arguments::Bake {
-            image: None,
-            namespace: "default".to_owned(),
-            address: "/nonexistent".into(),
-            cmd: Vec::new(),
-            memory: Some(supermachine_config::Bytes(1)),
-            vcpus: None,
-            force: false,
-            format: arguments::Format { json: false },
-        };
-        let error = machine(&Fixture::new().host(), &options).unwrap_err().to_string();
+    #[tokio::test]
+    async fn a_shape_that_no_machine_has_is_refused_by_name() {
+        let options = options("supermachine bake --memory 1");
+        let host = Fixture::new().host();
+        let error = task(&host, &options, &Progress::begin("")).order(None).await.unwrap_err().to_string();
         assert!(error.starts_with("the command line: `vm.memory` is 1; write a multiple of 2M"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_a_path_is_loaded() {
+        let options = options("supermachine bake web");
+        let host = Fixture::new().host();
+        let progress = Progress::begin("");
+        assert_eq!(task(&host, &options, &progress).load("web").await.unwrap(), "docker.io/library/web:latest");
+        let error = task(&host, &options, &progress).load("./absent.tar").await.unwrap_err();
+        assert!(matches!(error, BakeCommandError::Nerdctl(_)), "{error}");
+    }
+
+    #[test]
+    fn what_a_start_has_missed_is_in_its_directory() {
+        let fixture = Fixture::new();
+        let (host, start) = (fixture.host(), record("web"));
+        fixture.add_machine(&start);
+        let Wanted::There(made) = missed(&host, &start).unwrap() else { panic!("it had the best") };
+        assert_eq!((made.key, made.already_there), (start.bake.unwrap(), true));
+        let file = host.config.paths.sandbox(&start.namespace, &start.id).join("wanted");
+        // `vcpus: 2`.
+        std::fs::write(&file, [0x10, 2]).unwrap();
+        let Wanted::Order(order) = missed(&host, &start).unwrap() else { panic!("it has missed one") };
+        assert_eq!(order.vcpus, 2);
+        let refused = warm_only(Wanted::Order(order), &start);
+        assert!(matches!(refused, Err(SampleError::NeverWarm { why }) if why == start.reason));
+        std::fs::write(&file, [0xff]).unwrap();
+        assert!(matches!(missed(&host, &start), Err(BakeCommandError::Record(_))));
+        let joined = StartRecord { joined: true, ..start };
+        assert!(matches!(missed(&host, &joined), Err(BakeCommandError::Joined { .. })));
+    }
+
+    fn options(line: &str) -> arguments::Bake {
+        let command = arguments::Arguments::try_parse_from(line.split(' ')).unwrap().command;
+        let arguments::Command::Bake(options) = command else { panic!("{line}") };
+        *options
+    }
+
+    fn task<'a>(host: &'a Host, options: &'a arguments::Bake, progress: &'a Progress) -> Task<'a> {
+        let nerdctl = Nerdctl { address: Path::new("/nonexistent"), namespace: "default" };
+        Task { host, options, nerdctl, progress }
     }
 }

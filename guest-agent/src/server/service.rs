@@ -8,7 +8,7 @@ use agent_proto::{
     CreateContainerRequest, CreateProcessRequest, Empty, ExportUpperRequest, ExportUpperResponse, NoticeChangesRequest,
     OutOfMemory, PrepareImageRequest, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, ReleaseUpperRequest,
     ReleaseVolumesRequest, RemoveInterfaceRequest, ResizeTerminalRequest, ResumeRequest, ResumeResponse,
-    SignalProcessRequest, UpdateContainerRequest, WaitOutOfMemoryRequest,
+    SetClockRequest, SignalProcessRequest, UpdateContainerRequest, WaitOutOfMemoryRequest,
 };
 use async_trait::async_trait;
 use rustix::thread::ClockId;
@@ -87,6 +87,12 @@ impl<G: Guest> Agent for Server<G> {
             boottime_ns: uptime.tv_sec.unsigned_abs() * 1_000_000_000 + uptime.tv_nsec.unsigned_abs(),
             ..Default::default()
         })
+    }
+
+    async fn set_clock(&self, _: &TtrpcContext, request: SetClockRequest) -> ttrpc::Result<Empty> {
+        self.require_resumed()?;
+        self.guest.set_clock(request.realtime_ns)?;
+        Ok(Empty::new())
     }
 
     async fn configure_network(&self, _: &TtrpcContext, request: ConfigureNetworkRequest) -> ttrpc::Result<Empty> {
@@ -239,5 +245,7 @@ impl<G: Guest> Agent for Server<G> {
 }
 
 fn created(pid: i32) -> ProcessCreated {
-    ProcessCreated { pid: u32::try_from(pid).unwrap_or(0), ..Default::default() }
+    let now = rustix::time::clock_gettime(ClockId::Realtime);
+    let realtime_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+    ProcessCreated { pid: u32::try_from(pid).unwrap_or(0), realtime_ns, ..Default::default() }
 }

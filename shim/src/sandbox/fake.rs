@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use agent_proto::{
     Agent, AgentClient, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty,
     MemoryEvents, OutOfMemory, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, Resolver, RootFilesystem,
-    SignalProcessRequest, Stdio, UpdateContainerRequest, WaitOutOfMemoryRequest, create_agent, process_list,
+    SetClockRequest, SignalProcessRequest, Stdio, UpdateContainerRequest, WaitOutOfMemoryRequest, create_agent, process_list,
 };
 use containerd_shim_protos::types::mount::Mount;
 use tokio::net::UnixStream;
@@ -42,6 +42,8 @@ struct Guest {
     /// What Update brought, by request.
     updates: Mutex<Vec<serde_json::Value>>,
     oom_kills: watch::Sender<u64>,
+    /// How late its clock is, and how long a time of day is on its way.
+    clock: Mutex<(Duration, Duration)>,
 }
 
 impl Guest {
@@ -110,7 +112,23 @@ impl Agent for FakeAgent {
         for hosts in &call.files {
             assert_eq!(hosts.content, b"written by a hook\n", "hooks come first");
         }
-        self.0.add((call.container_id, String::new()), &spec["process"], call.stdio.unwrap_or_default())
+        let created = self.0.add((call.container_id, String::new()), &spec["process"], call.stdio.unwrap_or_default())?;
+        let mut clock = self.0.clock.lock().unwrap();
+        if spec["process"]["args"][0] == "tardy" {
+            *clock = (sent.elapsed().unwrap() + Duration::from_secs(1), Duration::from_millis(100));
+        }
+        let told = SystemTime::now() - clock.0;
+        let told = told.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        Ok(ProcessCreated { realtime_ns: told.as_nanos().try_into().unwrap(), ..created })
+    }
+
+    /// Each time it takes half as long.
+    async fn set_clock(&self, _: &TtrpcContext, call: SetClockRequest) -> ttrpc::Result<Empty> {
+        let delay = std::mem::replace(&mut self.0.clock.lock().unwrap().1, Duration::ZERO);
+        tokio::time::sleep(delay).await;
+        let sent = SystemTime::UNIX_EPOCH + Duration::from_nanos(call.realtime_ns);
+        *self.0.clock.lock().unwrap() = (sent.elapsed().unwrap(), delay / 2);
+        Ok(Empty::default())
     }
 
     async fn create_process(&self, _: &TtrpcContext, call: CreateProcessRequest) -> ttrpc::Result<ProcessCreated> {
@@ -235,6 +253,11 @@ impl FakeSandbox {
     /// What Update brought so far.
     pub(crate) fn updates(&self) -> Vec<serde_json::Value> {
         self.guest.updates.lock().unwrap().clone()
+    }
+
+    /// How far its clock is behind the host's.
+    pub(crate) fn lateness(&self) -> Duration {
+        self.guest.clock.lock().unwrap().0
     }
 
     /// A process that the host doesn't know is killed for lack of memory.

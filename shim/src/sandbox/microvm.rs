@@ -12,12 +12,12 @@ use supermachine::{
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::disk::{Disk, TakenDisk};
 use super::node_daemon::{LayerDaemon, request_bake};
 use super::shared::{Belongings, MadeCgroup, Member, SharedVm};
-use super::wanted::{possible, wanted_bake};
+use super::wanted::{is_automatic, possible, wanted_bake};
 use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of, tree};
 use crate::bundle::{BundleError, Root, RootLayers, locate_layers};
 use crate::host_cgroup;
@@ -130,10 +130,13 @@ impl MicroVms {
         let started = vm.started();
         info!(mode = ?started.mode, reason = %started.reason, "VM started");
         let is_warm = started.mode == Mode::Restored(Level::Warm);
-        if config.bake.enabled
-            && let Some(request) = wanted_bake(started.mode, &machine, &root, launch, &warmth)
-        {
-            tokio::spawn(request_bake(config.paths.daemon_socket.clone(), request));
+        if let Some(wanted) = wanted_bake(started.mode, &machine, &root, launch, &warmth) {
+            if let Err(error) = vm.recorder().note_wanted(&wanted) {
+                warn!(%error, "what bake is missing can't be noted");
+            }
+            if config.bake.enabled && is_automatic(&launch.annotations) {
+                tokio::spawn(request_bake(config.paths.daemon_socket.clone(), wanted));
+            }
         }
         let (disk, note) = disk.taken(&self.asked_at(&launch.id))?;
         let rootfs = vm.rootfs();

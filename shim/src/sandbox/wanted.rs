@@ -5,6 +5,14 @@ use supermachine::{Level, Machine, Mode, RootDisks, Warmth};
 
 use super::Launch;
 
+/// The annotation whose value `false` leaves it to somebody else to make a bake that is missing.
+const AUTOMATIC: &str = "io.supermachine.bake.automatic";
+
+/// Whether a bake that is missing is asked for.
+pub(super) fn is_automatic(annotations: &[(String, String)]) -> bool {
+    !annotations.iter().any(|(name, value)| name == AUTOMATIC && value == "false")
+}
+
 /// The bake that was missing when a VM was started, if one was.
 pub(super) fn wanted_bake(
     mode: Mode,

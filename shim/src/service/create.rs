@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::warn;
 use ttrpc::context::with_duration;
 
-use super::{IMPORT_CALL, SLOW_CALL, Service};
+use super::{IMPORT_CALL, SLOW_CALL, Service, clock};
 use crate::bundle::{Adoption, Bundle, BundleError, GuestSpec, Neighbour, Root, warmth};
 use crate::error::ServiceError;
 use crate::hooks::{self, Status};
@@ -122,31 +122,18 @@ impl Service {
         let process = Arc::new(Process::new(None, stdio));
         let log = LogIdentity { namespace: &self.shared.namespace, id: &request.id };
         let created = async {
-            if sandbox.is_warm() {
-                let adopted = self.adopt(&identity, &process, &mut spec, sandbox.as_ref()).await?;
-                trace.end("container adopted", Owner::Guest);
-                sandbox.settle().await?;
-                return Ok(adopted);
-            }
-            let call = CreateContainerRequest {
-                container_id: request.id.clone(),
-                stdio: Some(process.io.connect(&process.stdio, sandbox.as_ref(), &log).await?).into(),
-                spec: std::mem::take(&mut spec.json),
-                uses_volumes: !spec.bound.volumes.is_empty(),
-                files: std::mem::take(&mut spec.bound.files),
-                resolver: sandbox.resolver().into(),
-                block_devices: sandbox.devices(),
-                sockets,
-                rootfs: Some(sandbox.rootfs().await?).into(),
-                // Those that are there already have a clock that is not to jump.
-                realtime_ns: if neighbour.is_none() { realtime_ns().unwrap_or(0) } else { 0 },
-                ..Default::default()
+            let stdio = process.io.connect(&process.stdio, sandbox.as_ref(), &log).await?;
+            let (created, phase) = match sandbox.is_warm() {
+                true => (adopt(&identity, stdio, &mut spec, sandbox.as_ref()).await?, "container adopted"),
+                false => {
+                    let is_first = neighbour.is_none();
+                    (make(&request.id, stdio, is_first, &mut spec, sandbox.as_ref()).await?, "container made")
+                }
             };
-            let brings = call.rootfs.upper_content != 0;
-            let limit = if brings { IMPORT_CALL } else { SLOW_CALL };
-            let created = sandbox.agent().create_container(with_duration(limit), &call).await;
-            let created = created.map_err(|source| ServiceError::agent("create the container", source))?;
-            trace.end("container made", Owner::Guest);
+            if neighbour.is_none() {
+                clock::correct(sandbox.agent(), created.realtime_ns).await?;
+            }
+            trace.end(phase, Owner::Guest);
             sandbox.settle().await?;
             sandbox.serve_sockets().await?;
             Ok(created)
@@ -159,31 +146,6 @@ impl Service {
             }
         }
         Ok(Container::new(identity, sandbox, &spec, process, trace.clone()))
-    }
-
-    /// The agent's part in making a container of one that runs already.
-    async fn adopt(
-        &self,
-        identity: &Identity,
-        process: &Process,
-        spec: &mut GuestSpec,
-        sandbox: &dyn Sandbox,
-    ) -> Result<ProcessCreated, ServiceError> {
-        let adoption = Adoption::new(&spec.json, &identity.annotations);
-        let adoption = adoption.map_err(|problem| BundleError::Adoption { problem })?;
-        let log = LogIdentity { namespace: &self.shared.namespace, id: &identity.id };
-        let call = AdoptContainerRequest {
-            container_id: identity.id.clone(),
-            stdio: Some(process.io.connect(&process.stdio, sandbox, &log).await?).into(),
-            files: std::mem::take(&mut spec.bound.files),
-            hostname: adoption.hostname,
-            resources: adoption.resources,
-            clone_process: adoption.clone_process,
-            realtime_ns: realtime_ns().unwrap_or(0),
-            ..Default::default()
-        };
-        let adopted = sandbox.agent().adopt_container(with_duration(SLOW_CALL), &call).await;
-        adopted.map_err(|source| ServiceError::agent("adopt the container", source))
     }
 
     /// The container that came with the VM, to one that joins it.
@@ -212,6 +174,57 @@ impl Service {
             ..Default::default()
         });
     }
+}
+
+/// The agent's part in making a container.
+async fn make(
+    id: &str,
+    stdio: agent_proto::Stdio,
+    is_first: bool,
+    spec: &mut GuestSpec,
+    sandbox: &dyn Sandbox,
+) -> Result<ProcessCreated, ServiceError> {
+    let call = CreateContainerRequest {
+        container_id: id.to_owned(),
+        stdio: Some(stdio).into(),
+        spec: std::mem::take(&mut spec.json),
+        uses_volumes: !spec.bound.volumes.is_empty(),
+        files: std::mem::take(&mut spec.bound.files),
+        resolver: sandbox.resolver().into(),
+        block_devices: sandbox.devices(),
+        sockets: sandbox.sockets(),
+        rootfs: Some(sandbox.rootfs().await?).into(),
+        // Those that are there already have a clock that is not to jump.
+        realtime_ns: if is_first { realtime_ns().unwrap_or(0) } else { 0 },
+        ..Default::default()
+    };
+    let brings = call.rootfs.upper_content != 0;
+    let limit = if brings { IMPORT_CALL } else { SLOW_CALL };
+    let created = sandbox.agent().create_container(with_duration(limit), &call).await;
+    created.map_err(|source| ServiceError::agent("create the container", source))
+}
+
+/// The agent's part in making a container of one that runs already.
+async fn adopt(
+    identity: &Identity,
+    stdio: agent_proto::Stdio,
+    spec: &mut GuestSpec,
+    sandbox: &dyn Sandbox,
+) -> Result<ProcessCreated, ServiceError> {
+    let adoption = Adoption::new(&spec.json, &identity.annotations);
+    let adoption = adoption.map_err(|problem| BundleError::Adoption { problem })?;
+    let call = AdoptContainerRequest {
+        container_id: identity.id.clone(),
+        stdio: Some(stdio).into(),
+        files: std::mem::take(&mut spec.bound.files),
+        hostname: adoption.hostname,
+        resources: adoption.resources,
+        clone_process: adoption.clone_process,
+        realtime_ns: realtime_ns().unwrap_or(0),
+        ..Default::default()
+    };
+    let adopted = sandbox.agent().adopt_container(with_duration(SLOW_CALL), &call).await;
+    adopted.map_err(|source| ServiceError::agent("adopt the container", source))
 }
 
 /// An agent that hangs up does so because its VM ends; how it ended says more.

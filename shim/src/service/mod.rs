@@ -1,5 +1,6 @@
 //! The Task service, versions 2 and 3: one RPC per file.
 
+mod clock;
 mod close_io;
 mod connect;
 mod create;

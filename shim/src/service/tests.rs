@@ -199,6 +199,14 @@ async fn a_container_lives_and_its_events_are_in_order() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_late_is_set_again_until_it_is_right() {
+    let bench = Bench::new().await;
+    bench.create(&["tardy"], "", "").await.unwrap();
+    let late = bench.sandbox().lateness();
+    assert!(late <= Duration::from_millis(20), "{late:?}");
+}
+
+#[tokio::test]
 async fn a_failed_start_says_why_and_leaves_a_stopped_task() {
     let mut bench = Bench::new().await;
     let (stdout, mut end) = (bench.fifo("out"), Vec::new());

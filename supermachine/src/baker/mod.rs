@@ -14,7 +14,7 @@ use vmm_api::Pages;
 use crate::blocking::apart;
 use crate::disks::{self, DiskError, Places, RootDisks};
 use crate::error::{ErrorKind, chain};
-use crate::image::{Image, open};
+use crate::image::{Image, open, subject};
 use crate::machine::{Machine, MachineError};
 use crate::run_directory::RunDirectory;
 use crate::upper::{UpperError, clone_upper};
@@ -229,15 +229,15 @@ impl<'a> Baker<'a> {
         self.image(image, programs).await?;
         let facts = self.subject().await?.facts;
         let layers = image.digests(self.machine).await.map_err(BakeError::Layer)?;
-        let workplace = self.workplace()?;
-        let mut disks = self.disks(image, &workplace).await?;
-        let digest = container.digest(disks.upper_bytes().unwrap_or_default());
-        let subject = Subject::warm(facts.clone(), layers.clone(), digest);
+        let subject = subject(self.machine, facts.clone(), layers.clone(), Some(container));
+        let subject = subject.map_err(BakeError::Upper)?;
         if let Some(there) = self.find(&subject).await? {
             return Ok(Baked { key: there.key, already_there: true });
         }
         let over = open(self.machine, &Subject::image(facts, layers)).await;
         let over = over.map_err(|reason| BakeError::There { reason })?;
+        let workplace = self.workplace()?;
+        let mut disks = self.disks(image, &workplace).await?;
         let rootfs = Places::default().put(&mut disks).map_err(BakeError::Disk)?;
         (self.tell)(BakeStep::Restore);
         let restored = Guest::restore(self.machine, &workplace.directory, &over, &disks).await;
