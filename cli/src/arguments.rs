@@ -93,12 +93,7 @@ pub(crate) struct Bake {
     #[arg(long, value_name = "NAME", default_value = "default", env = "CONTAINERD_NAMESPACE")]
     pub(crate) namespace: String,
     /// containerd's socket
-    #[arg(
-        long,
-        value_name = "SOCKET",
-        default_value = "/run/containerd/containerd.sock",
-        env = "CONTAINERD_ADDRESS"
-    )]
+    #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock", env = "CONTAINERD_ADDRESS")]
     pub(crate) address: PathBuf,
     /// A program that containers of the image are likely to run, instead of the image's own; may be repeated. With
     /// --warm, a word of the container's command

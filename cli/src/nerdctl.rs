@@ -141,7 +141,9 @@ mod tests {
     #[test]
     fn a_container_is_made_as_its_bake_is_asked_for() {
         let line = "supermachine bake web --warm --port 80 --env A=B --memory 64M --cmd run --cmd it -- --user 33";
-        let Parsed::Bake(options) = Arguments::try_parse_from(line.split(' ')).unwrap().command else { panic!("{line}") };
+        let Parsed::Bake(options) = Arguments::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("{line}")
+        };
         let expected = "--snapshotter supermachine --runtime io.containerd.supermachine.v2 \
             --annotation io.supermachine.bake=warm --annotation io.supermachine.bake.ready-port=80 \
             --annotation io.supermachine.config.vm.memory=67108864 --env A=B --user 33 web:1 run it";

@@ -18,7 +18,9 @@ const BY_HAND: [&str; 2] = ["--annotation", "io.supermachine.bake.automatic=fals
 pub(crate) enum SampleError {
     #[error(transparent)]
     Nerdctl(#[from] NerdctlError),
-    #[error("the container has ended before it was asked what bake it would like; run it with `nerdctl run` to see why")]
+    #[error(
+        "the container has ended before it was asked what bake it would like; run it with `nerdctl run` to see why"
+    )]
     Ended,
     #[error(transparent)]
     Record(RecordError),

@@ -12,6 +12,10 @@ end() {
 trace() { supermachine trace "$1" --json; }
 has_output() { trace "$1" | jq -e 'any(.phases[]; .name == "first output")' >/dev/null; }
 of() { supermachine ls --json | jq -r --arg id "$1" ".machines[] | select(.id == \$id) | $2"; }
+# As its clients see it: a label, and the event that tells of it.
+label() { ctr containers info "$1" | jq -r ".Labels[\"io.supermachine.start$2\"]"; }
+shows() { [ "$(label "$1" '')" = "$2" ]; }
+was_told() { grep /containers/update events | grep -qF "\"io.supermachine.start\":\"$1\""; }
 took() { trace "$1" | jq --arg name "$2" '.phases[] | select(.name == $name) | .took_us'; }
 
 # Every moment has an owner, and what a start consists of is there.
@@ -31,12 +35,16 @@ check_trace() {
     supermachine trace "$1"
 }
 
+watch_events
 starts() { supermachine metrics | awk -v name="supermachine_starts_total{mode=\"$1\",level=\"$2\"}" '$1 == name { print $2 }'; }
 before=$(starts cold '') restored=$(starts restored image)
 run "$NAME-cold"
 check_trace "$NAME-cold"
 assert_eq cold "$(of "$NAME-cold" .mode)"
 assert_eq "$(last_start_reason)" "$(of "$NAME-cold" .reason)"
+wait_until 20 shows "$NAME-cold" cold
+wait_until 5 was_told cold
+assert_eq "$(last_start_reason)" "$(label "$NAME-cold" .reason)"
 assert_contains "$(supermachine ls)" 'no bake for this machine key yet'
 assert_eq null "$(of "$NAME-cold" .bake)"
 assert_eq "$(vmm_pid "$NAME-cold")" "$(of "$NAME-cold" .pid)"
@@ -47,6 +55,7 @@ run "$NAME-restored"
 check_trace "$NAME-restored"
 assert_eq restored "$(of "$NAME-restored" .mode)"
 assert_eq image "$(of "$NAME-restored" .level)"
+wait_until 20 shows "$NAME-restored" 'restored(image)'
 assert_eq "$key" "$(of "$NAME-restored" .bake)"
 slow=$(took "$NAME-cold" 'agent answered') fast=$(took "$NAME-restored" 'agent answered')
 [ "$slow" -gt "$fast" ] || fail "restored took $fast us to the agent's answer, cold $slow"
@@ -69,6 +78,7 @@ wait_until 20 is_traced
 trace "$NAME-joined" | jq -e '.joined and any(.phases[]; .name == "disks attached")' >/dev/null || fail 'it did not join'
 assert_eq "$(of "$NAME-pod" .pid)" "$(trace "$NAME-joined" | jq .pid)" 'the VMM of both'
 assert_eq '' "$(of "$NAME-joined" .pid)" 'a machine of its own'
+wait_until 20 shows "$NAME-joined" joined
 end "$NAME-joined"
 expect_status 1 supermachine trace "$NAME-joined"
 end "$NAME-pod"

@@ -74,7 +74,7 @@ async fn serve(flags: &Flags, config: Config, listener: UnixListener) -> Result<
     let listener = tokio::net::UnixListener::from_std(listener).map_err(DaemonError::Listener)?;
     let publisher = Publisher::start(&std::env::var("TTRPC_ADDRESS").unwrap_or_default(), &flags.namespace);
     let ended = Arc::new(Notify::new());
-    let launcher = Box::new(MicroVms::new(config, &flags.socket));
+    let launcher = Box::new(MicroVms::new(config, &flags.socket, &flags.address));
     let service = Service::new(&flags.namespace, launcher, publisher, Arc::clone(&ended));
     let mut server = Server::new().add_listener(Listener::from(listener)).register_service(service.register());
     server.start().await.map_err(DaemonError::Serve)?;

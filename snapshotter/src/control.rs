@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use futures::future::try_join_all;
 use supermachine::daemon::{
     Daemon, EnsureLayersRequest, EnsureLayersResponse, FindLayersRequest, RequestBakeRequest, RequestBakeResponse,
-    create_daemon, request_bake_response,
+    ShowStartRequest, ShowStartResponse, create_daemon, request_bake_response,
 };
 use tokio::net::UnixListener;
 use tracing::warn;
@@ -17,6 +17,7 @@ use ttrpc::{Code, get_status};
 use crate::bakes::{Asked, Bakes};
 use crate::directory::Directory;
 use crate::error::{SnapshotError, chain};
+use crate::labels::Labels;
 use crate::layers::{ConvertError, Layers};
 use crate::record::{Id, Kind};
 use crate::snapshots::Snapshots;
@@ -28,6 +29,7 @@ pub(crate) struct Control {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) layers: Layers,
     pub(crate) bakes: Bakes,
+    pub(crate) labels: Labels,
 }
 
 /// Starts answering. The server is to be shut down by the caller.
@@ -129,5 +131,10 @@ impl Daemon for Control {
             Asked::Off => request_bake_response::State::DISABLED,
         };
         Ok(RequestBakeResponse { state: state.into(), ..Default::default() })
+    }
+
+    async fn show_start(&self, _: &TtrpcContext, request: ShowStartRequest) -> ttrpc::Result<ShowStartResponse> {
+        self.labels.show(request);
+        Ok(ShowStartResponse::default())
     }
 }

@@ -17,6 +17,7 @@ use crate::control::{self, Control};
 use crate::directory::Directory;
 use crate::error::chain;
 use crate::exports::Exports;
+use crate::labels::Labels;
 use crate::layers::{Layers, Workers, check_tool};
 use crate::metastore::Metastore;
 use crate::service::SnapshotService;
@@ -65,8 +66,13 @@ impl Daemon {
         let (control_listener, _control_socket) = listen(&mut inherited, &config.paths.daemon_socket)?;
         let exports = Exports::new(config.clone(), Arc::clone(&directory));
         let (bakes, builder) = Bakes::start(config).context("can't start the bake builder")?;
-        let control =
-            Control { directory, snapshots: Arc::clone(&snapshots), layers: layers.clone(), bakes: bakes.clone() };
+        let control = Control {
+            directory,
+            snapshots: Arc::clone(&snapshots),
+            layers: layers.clone(),
+            bakes: bakes.clone(),
+            labels: Labels::default(),
+        };
         let mut control = control::serve(control, control_listener).await.context("can't serve shims")?;
         let (stopping, stopped) = oneshot::channel::<()>();
         let server = tonic::transport::Server::builder()

@@ -9,6 +9,7 @@ mod directory;
 mod error;
 mod exports;
 mod filter;
+mod labels;
 mod layers;
 mod metastore;
 mod mounts;

@@ -8,11 +8,14 @@ const TAIL_BYTES: u64 = 8 * 1024;
 /// Longest line that is passed on, in characters.
 const LINE_CHARS: usize = 400;
 
-/// What Linux says when it gives up. Registers and a trace follow it, so that it is seldom among the last lines.
-const PANIC: &str = "Kernel panic";
+/// What Linux says when it gives up: why, and where it was. Registers and a trace follow, so that these are seldom among
+/// the last lines.
+const TELLING: [&str; 5] = ["Kernel panic", "BUG:", "Oops", "general protection fault", "RIP: "];
+/// Most of those that are passed on.
+const TELLING_LINES: usize = 6;
 
-/// The last lines of a log that a guest may have written: bounded, without control characters, none empty. The reason
-/// of a panic comes before them.
+/// The last lines of a log that a guest may have written: bounded, without control characters, none empty. The reasons
+/// of a panic come before them.
 pub(crate) fn last_lines(log: &File, count: usize) -> Vec<String> {
     let length = log.metadata().map_or(0, |metadata| metadata.len());
     let start = length.saturating_sub(TAIL_BYTES);
@@ -26,8 +29,9 @@ pub(crate) fn last_lines(log: &File, count: usize) -> Vec<String> {
     let lines = text.split(['\n', '\r']).map(clean).filter(|line| !line.is_empty());
     let lines: Vec<_> = lines.collect();
     let (earlier, last) = lines.split_at(lines.len().saturating_sub(count));
-    let panic = earlier.iter().rfind(|line| line.contains(PANIC));
-    panic.into_iter().chain(last).cloned().collect()
+    let telling = earlier.iter().filter(|line| TELLING.iter().any(|text| line.contains(text)));
+    // The first is what went wrong; others may follow from it.
+    telling.take(TELLING_LINES).chain(last).cloned().collect()
 }
 
 fn clean(line: &str) -> String {
@@ -56,5 +60,11 @@ mod tests {
         file.write_all(b"up\n[1.5] Kernel panic - not syncing: Oops\nCall Trace:\n die+0x1/0x2\nRebooting\n").unwrap();
         assert_eq!(last_lines(&file, 1), ["[1.5] Kernel panic - not syncing: Oops", "Rebooting"]);
         assert_eq!(last_lines(&file, 4).len(), 4, "once is enough");
+        file.write_all(b"BUG: bad\n RIP: 0010:fn+0x1/0x2\n CR2: 0\n").unwrap();
+        file.write_all("Oops: again\n".repeat(100).as_bytes()).unwrap();
+        file.write_all(b"end\n").unwrap();
+        let lines = last_lines(&file, 1);
+        assert_eq!(lines[..3], ["[1.5] Kernel panic - not syncing: Oops", "BUG: bad", "RIP: 0010:fn+0x1/0x2"]);
+        assert_eq!((lines.len(), lines.last().unwrap().as_str()), (TELLING_LINES + 1, "end"));
     }
 }

@@ -73,9 +73,7 @@ impl MachineError {
     /// What kind of fault it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Kvm(_) | Self::MissingFile { .. } | Self::Digest(_) | Self::Upper(_) => {
-                ErrorKind::FailedPrecondition
-            }
+            Self::Kvm(_) | Self::MissingFile { .. } | Self::Digest(_) | Self::Upper(_) => ErrorKind::FailedPrecondition,
             Self::Describe(error) => error.kind(),
         }
     }

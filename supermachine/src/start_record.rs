@@ -185,6 +185,11 @@ impl Recorder {
         Self { known: Arc::new(known), trace, file }
     }
 
+    /// What was known when the start began, without its phases.
+    pub fn start(&self) -> &StartRecord {
+        &self.known
+    }
+
     /// The recorder of a container that joins the VM.
     #[must_use]
     pub fn joined(&self, id: &str, trace: Trace) -> Self {

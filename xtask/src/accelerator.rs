@@ -31,7 +31,9 @@ impl Accelerator {
         match self {
             Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
             Self::Emulation => &["-accel", "tcg", "-cpu", EMULATED_CPU],
-            Self::CountedEmulation => &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-cpu", EMULATED_CPU],
+            Self::CountedEmulation => {
+                &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-cpu", EMULATED_CPU]
+            }
         }
     }
 

@@ -52,10 +52,20 @@ fn raise(path: &Path, before: u64, added: u64) -> io::Result<()> {
 }
 
 fn total_bytes() -> io::Result<u64> {
+    figure("MemTotal:")
+}
+
+/// How much a process can have before anything else has to go.
+pub(super) fn available_bytes() -> io::Result<u64> {
+    figure("MemAvailable:")
+}
+
+/// In bytes.
+fn figure(name: &str) -> io::Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
-    let kibibytes =
-        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
-    kibibytes.map(|kibibytes: u64| kibibytes.saturating_mul(1024)).ok_or_else(|| io::Error::other("it has no MemTotal"))
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+    let missing = || io::Error::other(format!("it has no {name}"));
+    kibibytes.map(|kibibytes: u64| kibibytes.saturating_mul(1024)).ok_or_else(missing)
 }
 
 /// Where each block begins, if they are whole ones.

@@ -2,6 +2,7 @@
 
 mod devices;
 mod disk;
+mod free_memory;
 mod layers;
 mod memory;
 mod network;
@@ -92,11 +93,11 @@ impl Guest for VirtualMachine {
         Ok(())
     }
 
-    /// Nothing is emptied: a kernel whose caches are warm allocates from pages that the bake holds, and what it
-    /// frees later it would free after every restore.
+    /// Caches stay: what the kernel would let go of later it would let go of after every restore.
     fn prepare_capture(&self) -> Result<(), Refusal> {
         rustix::fs::sync();
-        Ok(())
+        free_memory::clear()
+            .map_err(|error| Refusal::new(Kind::Internal, format!("clear memory that is free: {error}")))
     }
 
     async fn configure_network(&self, request: &ConfigureNetworkRequest) -> Result<(), Refusal> {

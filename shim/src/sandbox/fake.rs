@@ -9,9 +9,11 @@ use std::time::{Duration, SystemTime};
 use agent_proto::{
     Agent, AgentClient, ContainerRequest, ContainerStats, CreateContainerRequest, CreateProcessRequest, Empty,
     MemoryEvents, OutOfMemory, ProcessCreated, ProcessExit, ProcessList, ProcessRequest, Resolver, RootFilesystem,
-    SetClockRequest, SignalProcessRequest, Stdio, UpdateContainerRequest, WaitOutOfMemoryRequest, create_agent, process_list,
+    SetClockRequest, SignalProcessRequest, Stdio, UpdateContainerRequest, WaitOutOfMemoryRequest, create_agent,
+    process_list,
 };
 use containerd_shim_protos::types::mount::Mount;
+use supermachine::StartRecord;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use ttrpc::asynchronous::transport::{Listener, Socket};
@@ -112,7 +114,8 @@ impl Agent for FakeAgent {
         for hosts in &call.files {
             assert_eq!(hosts.content, b"written by a hook\n", "hooks come first");
         }
-        let created = self.0.add((call.container_id, String::new()), &spec["process"], call.stdio.unwrap_or_default())?;
+        let created =
+            self.0.add((call.container_id, String::new()), &spec["process"], call.stdio.unwrap_or_default())?;
         let mut clock = self.0.clock.lock().unwrap();
         if spec["process"]["args"][0] == "tardy" {
             *clock = (sent.elapsed().unwrap() + Duration::from_secs(1), Duration::from_millis(100));
@@ -390,4 +393,6 @@ impl Launcher for FakeLauncher {
         self.launched.lock().unwrap().push((launch, Arc::clone(&sandbox)));
         Ok(sandbox)
     }
+
+    async fn show(&self, _: &StartRecord) {}
 }

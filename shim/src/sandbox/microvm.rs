@@ -7,15 +7,15 @@ use std::sync::{Arc, PoisonError, Weak};
 use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use containerd_shim_protos::types::mount::Mount;
 use supermachine::{
-    AskedAt, Exported, HostDevices, HostSockets, Level, Machine, Mode, Owner, Recorder, ServedSockets, Vm, VmNote,
-    VolumeError, Volumes, Watchable, Watching,
+    AskedAt, Exported, HostDevices, HostSockets, Level, Machine, Mode, Owner, Recorder, ServedSockets, StartRecord, Vm,
+    VmNote, VolumeError, Volumes, Watchable, Watching,
 };
 use supermachine_config::Config;
 use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::disk::{Disk, TakenDisk};
-use super::node_daemon::{LayerDaemon, request_bake};
+use super::node_daemon::{LayerDaemon, request_bake, show_start};
 use super::shared::{Belongings, MadeCgroup, Member, SharedVm};
 use super::wanted::{is_automatic, possible, wanted_bake};
 use super::{Export, Launch, Launcher, Sandbox, SandboxError, group_of, tree};
@@ -28,14 +28,15 @@ use crate::remains::Remains;
 pub(crate) struct MicroVms {
     config: Config,
     address: String,
+    containerd: String,
     /// The VM of the one group that a shim serves, if it serves one.
     group: Mutex<Weak<SharedVm>>,
 }
 
 impl MicroVms {
-    /// `address` is where this shim can be asked for them.
-    pub(crate) fn new(config: Config, address: &str) -> Self {
-        Self { config, address: address.to_owned(), group: Mutex::default() }
+    /// `address` is where this shim can be asked for them, `containerd` the socket for containerd's clients.
+    pub(crate) fn new(config: Config, address: &str, containerd: &str) -> Self {
+        Self { config, address: address.to_owned(), containerd: containerd.to_owned(), group: Mutex::default() }
     }
 }
 
@@ -44,6 +45,12 @@ impl Launcher for MicroVms {
     async fn locate(&self, mounts: &[Mount]) -> Result<Option<RootLayers>, BundleError> {
         let daemon = LayerDaemon { socket: self.config.paths.daemon_socket.clone() };
         locate_layers(&self.config.paths.snapshotter, mounts, &daemon).await
+    }
+
+    async fn show(&self, start: &StartRecord) {
+        if !self.containerd.is_empty() {
+            show_start(self.config.paths.daemon_socket.clone(), self.containerd.clone(), start).await;
+        }
     }
 
     async fn launch(&self, mut launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use agent_proto::{AgentClient, BlockDevice, Resolver, RootFilesystem, Socket};
 use oci_spec::runtime::LinuxResources;
-use supermachine::{HostDevice, Network, Recorder, Trace, Volume, Warmth};
+use supermachine::{HostDevice, Network, Recorder, StartRecord, Trace, Volume, Warmth};
 use thiserror::Error;
 
 use crate::bundle::{Need, Root, RootLayers};
@@ -119,6 +119,8 @@ pub(crate) trait Launcher: Send + Sync {
     ) -> Result<Option<RootLayers>, crate::bundle::BundleError>;
     /// Returns once the VM's agent answers.
     async fn launch(&self, launch: Launch) -> Result<Arc<dyn Sandbox>, SandboxError>;
+    /// Has containerd's clients show how a container was started.
+    async fn show(&self, start: &StartRecord);
 }
 
 /// Why there is no VM, or no way into it.

@@ -3,10 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use supermachine::daemon::{self, EnsureLayersRequest, RequestBakeRequest};
-use tracing::{info, warn};
+use supermachine::StartRecord;
+use supermachine::daemon::{self, EnsureLayersRequest, RequestBakeRequest, ShowStartRequest};
+use tracing::{debug, info, warn};
+use ttrpc::context::with_duration;
 
 use crate::bundle::EnsureLayers;
+
+/// How long it may take to take note of something.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Asks the daemon for a bake, so that the next start of this shape restores. Failing that, the next is cold as well.
 pub(super) async fn request_bake(socket: PathBuf, request: RequestBakeRequest) {
@@ -14,9 +19,33 @@ pub(super) async fn request_bake(socket: PathBuf, request: RequestBakeRequest) {
         Ok(client) => client,
         Err(error) => return warn!("no bake was asked for: {}", supermachine::chain(&error)),
     };
-    match client.request_bake(ttrpc::context::with_duration(Duration::from_secs(5)), &request).await {
+    match client.request_bake(with_duration(ANSWER_WITHIN), &request).await {
         Ok(response) => info!(state = ?response.state, "asked for a bake"),
         Err(error) => warn!("no bake was asked for: {error}"),
+    }
+}
+
+/// Has the daemon tell a containerd how a container was started. Nobody needs that it succeeds.
+pub(super) async fn show_start(socket: PathBuf, containerd: String, start: &StartRecord) {
+    let StartRecord { mode, reason, .. } = start;
+    let (mode, reason) = match start.joined {
+        true => ("joined".to_owned(), format!("the machine of its group, which was {mode}: {reason}")),
+        false => (mode.to_string(), reason.clone()),
+    };
+    let request = ShowStartRequest {
+        containerd_address: containerd,
+        containerd_namespace: start.namespace.clone(),
+        container_id: start.id.clone(),
+        mode,
+        reason,
+        ..Default::default()
+    };
+    let shown = async {
+        let client = daemon::connect(&socket).await.map_err(|error| supermachine::chain(&error))?;
+        client.show_start(with_duration(ANSWER_WITHIN), &request).await.map_err(|error| error.to_string())
+    };
+    if let Err(error) = shown.await {
+        debug!(error, "how the container was started isn't shown");
     }
 }
 

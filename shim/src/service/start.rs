@@ -1,12 +1,13 @@
 //! Start: of a container's init, or of an exec.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
 use agent_proto::{CreateProcessRequest, ProcessRequest};
 use containerd_shim_protos::api::{StartRequest, StartResponse};
 use containerd_shim_protos::events::task::{TaskExecStarted, TaskStart};
 use supermachine::Owner;
+use tokio::time::sleep;
 use tracing::warn;
 use ttrpc::Code;
 use ttrpc::context::with_duration;
@@ -17,6 +18,10 @@ use crate::hooks::{self, Status};
 use crate::io::LogIdentity;
 use crate::start_record;
 use crate::task::{Container, ExecSpec, Exit, Process, note, watch, watch_memory};
+
+/// A container that has ended by then is over before anybody looks, and asking containerd to change what it knows of it would
+/// only be in the way.
+const SHOWN_AFTER: Duration = Duration::from_millis(250);
 
 impl Service {
     pub(super) async fn run_start(self, request: StartRequest) -> Result<StartResponse, ServiceError> {
@@ -57,6 +62,7 @@ impl Service {
         }
         container.trace.end("process started", Owner::Guest);
         start_record::keep_with_output(container, process);
+        tokio::spawn(self.clone().show(Arc::downgrade(container)));
         if process.set_started() {
             self.shared.publisher.publish(TaskStart {
                 container_id: container.identity.id.clone(),
@@ -67,6 +73,16 @@ impl Service {
             container.sandbox.watch_volumes().await;
         }
         Ok(())
+    }
+
+    /// Has clients show how a container was started, unless it has ended.
+    async fn show(self, container: Weak<Container>) {
+        sleep(SHOWN_AFTER).await;
+        let running = container.upgrade().filter(|container| container.init.phase().exit().is_none());
+        // Not kept meanwhile: it may be deleted.
+        if let Some(recorder) = running.and_then(|container| container.sandbox.recorder()) {
+            self.shared.launcher.show(recorder.start()).await;
+        }
     }
 
     async fn start_exec(
