@@ -89,12 +89,26 @@ compile() {
         { tail -n 20 "$log" >&2; die "the build failed; see $log"; }
 }
 
+# Makes pages zero that are nothing but int3, which no code is in: the linker script keeps 2 MiB apart around two functions
+# whose addresses have to differ in certain bits (CONFIG_MITIGATION_SRSO), and a bake has no room for that.
+empty_padding() {
+    perl -e '
+        open my $file, "+<:raw", $ARGV[0] or die "$ARGV[0]: $!";
+        local $/ = \4096;
+        for (my $at = 0; defined(my $page = <$file>); $at += 4096) {
+            next if $page ne "\xcc" x 4096;
+            seek $file, $at, 0 and print $file "\0" x 4096 and seek $file, $at + 4096, 0 or die "$ARGV[0]: $!";
+        }
+        close $file or die "$ARGV[0]: $!";' "$1"
+}
+
 # Fills the folder that becomes kernel-<key>: vmlinux without symbols and debug sections
 # (its notes, which carry the PVH entry, stay), and what tells how it was made.
 collect() {
     local out=$1 version=$2
     mkdir -p "$out"
     objcopy --strip-all "$work/build/vmlinux" "$out/vmlinux"
+    empty_padding "$out/vmlinux"
     cp "$work/build/.config" "$out/config"
     cp "$work/build/System.map" "$out/System.map"
     {

@@ -84,7 +84,7 @@ fn tell(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // A machine's name may be in it, which someone else has given.
-    eprintln!("supermachine: {}{}", clean(&format!("{error:#}")), hint(error));
+    eprintln!("supermachine: {}{}", clean(&supermachine::chain(error.as_ref())), hint(error));
     ExitCode::FAILURE
 }
 

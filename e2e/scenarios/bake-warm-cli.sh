@@ -48,10 +48,10 @@ refused() {
 }
 refused "there is no such bake for this container: bake" "${nginx[@]}" --port 80 -- --volume "$PWD:/data"
 assert_contains "$output" 'the container has files of the host, which may change'
-refused 'the container has ended before it was asked' --port 80 --cmd true busybox
 refused 'nerdctl could not start a container of the image' --port 80 busybox -- --no-such-option
 # 120 s would be too long: it ends before it is ready.
-refused 'it wrote last' --port 80 --cmd sh --cmd -c --cmd 'sleep 8; exit 3' busybox
+refused 'could not be made ready: its process exited with code 3 before it was ready; it wrote last: bye' \
+    --port 80 --cmd sh --cmd -c --cmd 'echo bye; exit 3' busybox
 
 nerdctl save --output image.tar python3
 mkdir layout

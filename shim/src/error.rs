@@ -1,7 +1,5 @@
 //! What goes wrong in the Task service, and the code that containerd is told.
 
-use std::error::Error;
-
 use cgroup_limits::UpdateError;
 use thiserror::Error;
 use ttrpc::{Code, get_status};
@@ -168,7 +166,7 @@ impl ServiceError {
 
 impl From<ServiceError> for ttrpc::Error {
     fn from(error: ServiceError) -> Self {
-        Self::RpcStatus(get_status(error.code(), chain(&error)))
+        Self::RpcStatus(get_status(error.code(), supermachine::chain(&error)))
     }
 }
 
@@ -257,22 +255,6 @@ fn stdio_code(error: &StdioError) -> Code {
     }
 }
 
-/// An error and its sources in one line.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // A transparent error and its source say the same.
-        if !text.ends_with(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,11 +276,5 @@ mod tests {
         assert_eq!((code, message.as_str()), (Code::INVALID_ARGUMENT, "start in the VM: no such program: x"));
         let (code, _) = status(ServiceError::Unimplemented { rpc: "Checkpoint" });
         assert_eq!(code, Code::UNIMPLEMENTED);
-    }
-
-    #[test]
-    fn chain_says_nothing_twice() {
-        let error = ServiceError::from(SandboxError::Gone);
-        assert_eq!(chain(&error), "the VM is gone");
     }
 }

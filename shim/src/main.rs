@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // containerd shows what a failed shim wrote; a daemon's standard error is discarded, so that logs as well.
-            let chain = error::chain(failure.as_ref());
+            let chain = supermachine::chain(failure.as_ref());
             tracing::error!("{chain}");
             // Nothing is left to tell when standard error is closed.
             drop(writeln!(std::io::stderr(), "{RUNTIME_NAME}: {chain}"));

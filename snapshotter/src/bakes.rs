@@ -11,8 +11,6 @@ use supermachine_config::Config;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use crate::error::chain;
-
 /// How often what can't be made is tried within a minute: a bad image is not to keep the builder from others.
 const TRIES: usize = 2;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -104,7 +102,7 @@ fn claim(config: &Config) -> Option<Claim> {
             None
         }
         Err(failure) => {
-            error!(error = chain(&failure), "no bakes are made in {path}");
+            error!(error = supermachine::chain(&failure), "no bakes are made in {path}");
             None
         }
     }
@@ -195,17 +193,19 @@ impl Bakes {
             return;
         }
         match Machine::load(&self.0.config) {
-            Err(error) => warn!(error = chain(&error), "no bake is made: this host can't run virtual machines"),
+            Err(error) => {
+                warn!(error = supermachine::chain(&error), "no bake is made: this host can't run virtual machines")
+            }
             Ok(machine) => {
                 // Beginning a bake sweeps; this one is given up at once.
                 if let Err(error) = machine.store().draft() {
-                    warn!(error = chain(&error), "the bake store can't be written");
+                    warn!(error = supermachine::chain(&error), "the bake store can't be written");
                 }
                 machine.layer_digests().sweep();
                 if self.0.config.bake.ahead
                     && let Err(error) = self.request(RequestBakeRequest::default()).await
                 {
-                    error!(error = chain(&error), "the configured machine can't be baked");
+                    error!(error = supermachine::chain(&error), "the configured machine can't be baked");
                 }
             }
         }
@@ -218,7 +218,7 @@ impl Bakes {
         let machine = match order.machine(&self.0.config) {
             Ok(machine) => machine,
             Err(error) => {
-                warn!(%memory, vcpus, error = chain(&error), "no bake: this host can't run it");
+                warn!(%memory, vcpus, error = supermachine::chain(&error), "no bake: this host can't run it");
                 return false;
             }
         };
@@ -232,7 +232,7 @@ impl Bakes {
             }
             Ok(Baked { key, .. }) => info!(%memory, vcpus, layers, is_warm, %key, took = ?start.elapsed(), "baked"),
             Err(error) => {
-                let error = chain(error);
+                let error = supermachine::chain(error);
                 warn!(%memory, vcpus, layers, is_warm, error, "baking failed; it is tried again when asked for");
             }
         }

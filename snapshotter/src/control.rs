@@ -16,7 +16,7 @@ use ttrpc::{Code, get_status};
 
 use crate::bakes::{Asked, Bakes};
 use crate::directory::Directory;
-use crate::error::{SnapshotError, chain};
+use crate::error::SnapshotError;
 use crate::labels::Labels;
 use crate::layers::{ConvertError, Layers};
 use crate::record::{Id, Kind};
@@ -51,7 +51,7 @@ impl Control {
         let snapshots = Arc::clone(&self.snapshots);
         let kinds = tokio::task::spawn_blocking(move || snapshots.kinds()).await;
         let kinds = kinds.map_err(|error| refusal(Code::INTERNAL, error))?;
-        let kinds = kinds.map_err(|error| refusal(Code::INTERNAL, chain(&error)))?;
+        let kinds = kinds.map_err(|error| refusal(Code::INTERNAL, supermachine::chain(&error)))?;
         let identify = |text: &String| {
             let id = self.directory.owner_of(Path::new(text)).ok_or_else(|| {
                 let root = self.directory.snapshots().display();
@@ -81,7 +81,10 @@ impl Control {
                     | ConvertError::Stream(_)
                     | ConvertError::Publish { .. } => Code::INTERNAL,
                 };
-                Err(refusal(code, format!("the layer of snapshot {id} can't be made: {}", chain(&*failure))))
+                Err(refusal(
+                    code,
+                    format!("the layer of snapshot {id} can't be made: {}", supermachine::chain(&*failure)),
+                ))
             }
         }
     }
@@ -109,7 +112,7 @@ impl Daemon for Control {
         let found = tokio::task::spawn_blocking(move || snapshots.layers_of(&namespace, &chain_id)).await;
         let found = found.map_err(|error| refusal(Code::INTERNAL, error))?.map_err(|error| {
             let code = if matches!(error, SnapshotError::NotFound { .. }) { Code::NOT_FOUND } else { Code::INTERNAL };
-            refusal(code, chain(&error))
+            refusal(code, supermachine::chain(&error))
         })?;
         let layers = try_join_all(found.into_iter().map(|id| self.ensure(id))).await?;
         Ok(EnsureLayersResponse { layers, ..Default::default() })

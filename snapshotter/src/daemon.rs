@@ -15,7 +15,6 @@ use tracing::{error, info, warn};
 use crate::bakes::Bakes;
 use crate::control::{self, Control};
 use crate::directory::Directory;
-use crate::error::chain;
 use crate::exports::Exports;
 use crate::labels::Labels;
 use crate::layers::{Layers, Workers, check_tool};
@@ -41,11 +40,14 @@ impl Daemon {
         let directory = Arc::new(Directory::open(&config.paths.snapshotter)?);
         let metastore = Metastore::open(&directory.database())?;
         if let Err(missing) = check_tool() {
-            error!(error = chain(&missing), "layers can't be converted: containers in virtual machines won't start");
+            error!(
+                error = supermachine::chain(&missing),
+                "layers can't be converted: containers in virtual machines won't start"
+            );
         }
         if let Err(failure) = template::ensure(&directory.template(), config.upper.size.0) {
             error!(
-                error = chain(&failure),
+                error = supermachine::chain(&failure),
                 "no template of writable disks: containers in virtual machines won't start"
             );
         }

@@ -63,15 +63,3 @@ impl SnapshotError {
         move |source| Self::Io { path: path.to_owned(), source }
     }
 }
-
-/// The error and everything beneath it, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
-}

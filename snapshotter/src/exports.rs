@@ -20,7 +20,6 @@ use ttrpc::Code;
 use ttrpc::context::Context;
 
 use crate::directory::Directory;
-use crate::error::chain;
 use crate::record::Id;
 use crate::tree;
 
@@ -209,7 +208,7 @@ pub(crate) fn sweep(layer: &WritableLayer) {
     let leftovers = match layer.leftovers() {
         Ok(leftovers) if leftovers.is_empty() => return,
         Ok(leftovers) => leftovers,
-        Err(error) => return warn!(error = chain(&error), "what exports have left isn't known"),
+        Err(error) => return warn!(error = supermachine::chain(&error), "what exports have left isn't known"),
     };
     match is_mounted(&layer.files()) {
         Ok(true) => return,

@@ -18,7 +18,6 @@ use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 use crate::directory::Directory;
-use crate::error::chain;
 use crate::record::Id;
 use convert::Progress;
 pub(crate) use convert::{ConvertError, check_tool};
@@ -205,7 +204,7 @@ impl Shared {
                 Err(Arc::new(ConvertError::Cancelled))
             }
             Err(failure) => {
-                warn!(%id, error = chain(&failure), "conversion failed; it is tried again when a container needs it");
+                warn!(%id, error = supermachine::chain(&failure), "conversion failed; it is tried again when a container needs it");
                 Err(Arc::new(failure))
             }
         }

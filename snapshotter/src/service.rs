@@ -9,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::{debug, error};
 
-use crate::error::{SnapshotError, chain};
+use crate::error::SnapshotError;
 use crate::exports::Exports;
 use crate::mounts::Mount;
 use crate::record::{Kind, Labels, Moment, Named};
@@ -43,7 +43,7 @@ impl SnapshotService {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(failure)) => Err(status(call, &failure)),
             Err(panicked) => {
-                error!(call, error = chain(&panicked), "an operation ended without a result");
+                error!(call, error = supermachine::chain(&panicked), "an operation ended without a result");
                 Err(Status::internal("the operation ended without a result: see the snapshotter's log"))
             }
         }
@@ -52,7 +52,7 @@ impl SnapshotService {
 
 /// The codes are part of the contract: containerd's unpacker and garbage collector decide by them.
 fn status(call: &'static str, failure: &SnapshotError) -> Status {
-    let text = chain(failure);
+    let text = supermachine::chain(failure);
     let status = match failure {
         SnapshotError::NotFound { .. } | SnapshotError::ParentNotFound { .. } => Status::not_found(text),
         SnapshotError::Exists { .. } => Status::already_exists(text),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use crate::directory::Directory;
-use crate::error::{SnapshotError, chain};
+use crate::error::SnapshotError;
 use crate::exports;
 use crate::filter::Filter;
 use crate::layers::Layers;
@@ -118,7 +118,7 @@ impl Snapshots {
         self.sizes.forget(id);
         let work = self.directory.work(id);
         if let Err(error) = tree::delete(&work) {
-            warn!(path = %work.display(), error = chain(&error), "this stays until the snapshot is removed");
+            warn!(path = %work.display(), error = supermachine::chain(&error), "this stays until the snapshot is removed");
         }
         self.layers.convert_later(id);
         Ok(())
@@ -130,7 +130,7 @@ impl Snapshots {
         self.layers.forget(id);
         self.sizes.forget(id);
         if let Err(error) = self.directory.discard(id) {
-            warn!(%id, error = chain(&error), "a removed snapshot's folder can't be renamed: Cleanup will try again");
+            warn!(%id, error = supermachine::chain(&error), "a removed snapshot's folder can't be renamed: Cleanup will try again");
         }
         Ok(id)
     }

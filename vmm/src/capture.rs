@@ -87,7 +87,7 @@ pub fn await_disconnected(devices: &DeviceSet) -> Result<(), CaptureError> {
 }
 
 /// Stops the machine for good and writes its state and these pages of its memory.
-pub fn capture(machine: Running, state: &mut File, memory: &mut File, pages: Pages) -> Result<Captured, CaptureError> {
+pub fn capture(machine: Running, state: &mut File, memory: &File, pages: Pages) -> Result<Captured, CaptureError> {
     let Running { kvm, vm, ram, origin, vcpus, devices, ports, shape, .. } = machine;
     let vcpus = match vcpus.stop().map_err(CaptureError::Stop)? {
         Ok(vcpus) => vcpus,

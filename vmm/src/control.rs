@@ -185,13 +185,13 @@ fn take_files(state: Fd, memory: Fd, fds: &mut Packet<()>) -> Result<(File, File
 }
 
 /// Captures the VM and leaves none behind, unless it has to run on because connections are open.
-fn capture(machine: &mut Option<Running>, (mut state, mut memory): (File, File), pages: Pages) -> Reply {
+fn capture(machine: &mut Option<Running>, (mut state, memory): (File, File), pages: Pages) -> Reply {
     let Some(running) = machine.take() else { return invalid(CAPTURED) };
     if let Err(error) = capture::await_disconnected(&running.devices) {
         *machine = Some(running);
         return failed(error.kind(), &error);
     }
-    match capture::capture(running, &mut state, &mut memory, pages) {
+    match capture::capture(running, &mut state, &memory, pages) {
         Ok(done) => Reply::Captured { extents: done.extents, state_bytes: done.state_bytes },
         Err(error) => failed(error.kind(), &error),
     }

@@ -15,7 +15,6 @@ use thiserror::Error;
 
 use super::{SocketPath, living, remove_socket};
 use crate::bundle::{Bundle, GuestSpec};
-use crate::error::chain;
 use crate::hooks::{self, Status};
 use crate::host_cgroup::HostCgroup;
 use crate::process_record;
@@ -147,7 +146,7 @@ fn run_poststop(bundle: &Path, id: &str) {
     };
     if let Err(error) = run() {
         // containerd logs what `delete` writes here.
-        drop(writeln!(io::stderr(), "poststop: {}", chain(&error)));
+        drop(writeln!(io::stderr(), "poststop: {}", supermachine::chain(&error)));
     }
 }
 

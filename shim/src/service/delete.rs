@@ -10,7 +10,7 @@ use tracing::{debug, warn};
 use ttrpc::context::with_duration;
 
 use super::{QUICK_CALL, Service, describe, to_timestamp};
-use crate::error::{ServiceError, chain};
+use crate::error::ServiceError;
 use crate::hooks::{self, Status};
 use crate::task::{Container, Exit, Phase, Process, note};
 
@@ -50,7 +50,7 @@ impl Service {
         }
         let exit = process.set_deleted(killed());
         if let Err(error) = hooks::run(&container.hooks.poststop, &container.identity.state(Status::Stopped, 0)).await {
-            warn!("poststop: {}", chain(&error));
+            warn!("poststop: {}", supermachine::chain(&error));
         }
         if !container.hooks.poststop.is_empty()
             && let Err(error) = std::fs::write(container.identity.bundle.join(hooks::POSTSTOP_RAN), "")

@@ -7,7 +7,7 @@ use tracing::{Instrument as _, info_span, warn};
 use ttrpc::asynchronous::TtrpcContext;
 
 use super::Service;
-use crate::error::{ServiceError, chain};
+use crate::error::ServiceError;
 use crate::sandbox::Export;
 
 impl Service {
@@ -25,6 +25,6 @@ impl Shim for Service {
     async fn export_upper(&self, _: &TtrpcContext, request: ExportUpperRequest) -> ttrpc::Result<ExportUpperResponse> {
         let span = info_span!("export", ns = self.shared.namespace, id = request.container_id);
         let exported = self.run_export(&request).instrument(span).await;
-        Ok(exported.inspect_err(|error| warn!("{}", chain(error)))?)
+        Ok(exported.inspect_err(|error| warn!("{}", supermachine::chain(error)))?)
     }
 }

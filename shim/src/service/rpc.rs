@@ -11,7 +11,7 @@ use tracing::{Instrument as _, Span, info_span, warn};
 use ttrpc::asynchronous::TtrpcContext;
 
 use super::Service;
-use crate::error::{ServiceError, chain};
+use crate::error::ServiceError;
 
 /// Runs a call to its end, also when the caller hangs up or its time limit passes: a container half created by an
 /// abandoned call would belong to nobody.
@@ -22,7 +22,7 @@ async fn finish<T: Send + 'static>(
     let call = async move {
         let result = call.await;
         if let Err(error) = &result {
-            warn!("{}", chain(error));
+            warn!("{}", supermachine::chain(error));
         }
         result
     };

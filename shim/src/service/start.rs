@@ -13,7 +13,7 @@ use ttrpc::Code;
 use ttrpc::context::with_duration;
 
 use super::{SLOW_CALL, Service, describe};
-use crate::error::{ServiceError, chain};
+use crate::error::ServiceError;
 use crate::hooks::{self, Status};
 use crate::io::LogIdentity;
 use crate::start_record;
@@ -47,7 +47,7 @@ impl Service {
         if !process.is_exec() {
             let state = container.identity.state(Status::Running, container.pid());
             if let Err(error) = hooks::run(&container.hooks.poststart, &state).await {
-                warn!("poststart: {}", chain(&error));
+                warn!("poststart: {}", supermachine::chain(&error));
             }
         }
         Ok(StartResponse { pid: container.pid(), ..Default::default() })

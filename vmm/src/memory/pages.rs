@@ -1,7 +1,8 @@
 //! Finding the pages worth keeping and writing them to a file.
 
 use std::fs::File;
-use std::io::Write;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryRegion};
 use vmm_api::MemoryExtent;
@@ -68,8 +69,9 @@ impl PageMap {
         Ok(Self { runs: merge(regions) })
     }
 
-    /// Writes the pages to the file, packed, and says where they belong.
-    pub fn write(&self, ram: &GuestRam, file: &mut File) -> Result<Vec<MemoryExtent>, CaptureError> {
+    /// Writes the pages to an empty file, packed, and says where they belong. Those that are zeros are holes in it, which take
+    /// no room on the disk.
+    pub fn write(&self, ram: &GuestRam, file: &File) -> Result<Vec<MemoryExtent>, CaptureError> {
         let mut extents = Vec::with_capacity(self.runs.len());
         let mut chunk = vec![0; bytes(CHUNK_PAGES)];
         let mut file_page = 0;
@@ -77,13 +79,24 @@ impl PageMap {
             for start in (0..pages).step_by(CHUNK_PAGES as usize) {
                 let part = &mut chunk[..bytes(CHUNK_PAGES.min(pages - start))];
                 ram.read_slice(part, GuestAddress((guest_page + start) * PAGE_BYTES)).map_err(CaptureError::Read)?;
-                file.write_all(part).map_err(CaptureError::Write)?;
+                write_but_zeros(part, file, (file_page + start) * PAGE_BYTES).map_err(CaptureError::Write)?;
             }
             extents.push(MemoryExtent { guest_page, file_page, pages });
             file_page += pages;
         }
+        file.set_len(file_page * PAGE_BYTES).map_err(CaptureError::Write)?;
         Ok(extents)
     }
+}
+
+/// Writes the pages that hold something where they belong.
+fn write_but_zeros(pages: &[u8], file: &File, offset: u64) -> io::Result<()> {
+    let each: Vec<_> = pages.chunks_exact(bytes(1)).map(holds_something).collect();
+    for Run { guest_page: first, pages: count } in runs_of(&each, 0) {
+        let at = first * PAGE_BYTES;
+        file.write_all_at(&pages[bytes(first)..bytes(first + count)], offset + at)?;
+    }
+    Ok(())
 }
 
 /// Bytes of a number of pages that is known to be small.
@@ -135,7 +148,7 @@ fn join(runs: Vec<Run>, gap: u64) -> Vec<Run> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
     use crate::memory::{Extents, MAX_EXTENTS, Origin, reserve};
@@ -153,10 +166,11 @@ mod tests {
         for page in pages {
             ram.write_obj(page + 1, GuestAddress(page * 4096 + 8)).unwrap();
         }
-        let mut file = tempfile::tempfile().unwrap();
-        let extents = PageMap::scan(&ram, &Origin::default()).unwrap().write(&ram, &mut file).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let extents = PageMap::scan(&ram, &Origin::default()).unwrap().write(&ram, &file).unwrap();
         assert_eq!(extents.len(), 5);
         assert_eq!(file.metadata().unwrap().len(), 6 * 4096);
+        assert_eq!(file.metadata().unwrap().blocks() * 512, 6 * 4096);
         let again = super::tests::ram();
         let mut origin = Origin::default();
         origin.push(file.try_clone().unwrap(), Extents::validate(extents, 6 * 4096, &again).unwrap());
@@ -175,17 +189,17 @@ mod tests {
         for page in [5, 6, 200] {
             ram.write_obj(page, GuestAddress(page * 4096)).unwrap();
         }
-        let mut first = tempfile::tempfile().unwrap();
-        let extents = PageMap::scan(&ram, &Origin::default()).unwrap().write(&ram, &mut first).unwrap();
+        let first = tempfile::tempfile().unwrap();
+        let extents = PageMap::scan(&ram, &Origin::default()).unwrap().write(&ram, &first).unwrap();
         let mut origin = Origin::default();
         let validate = |extents, file: &File| Extents::validate(extents, file.metadata().unwrap().len(), &ram).unwrap();
         origin.push(first.try_clone().unwrap(), validate(extents, &first));
-        let unchanged = PageMap::scan(&ram, &origin).unwrap().write(&ram, &mut tempfile::tempfile().unwrap()).unwrap();
+        let unchanged = PageMap::scan(&ram, &origin).unwrap().write(&ram, &tempfile::tempfile().unwrap()).unwrap();
         assert_eq!(unchanged, []);
         ram.write_obj(0u64, GuestAddress(6 * 4096)).unwrap();
         ram.write_obj(9u64, GuestAddress(1000 * 4096)).unwrap();
-        let mut second = tempfile::tempfile().unwrap();
-        let extents = PageMap::scan(&ram, &origin).unwrap().write(&ram, &mut second).unwrap();
+        let second = tempfile::tempfile().unwrap();
+        let extents = PageMap::scan(&ram, &origin).unwrap().write(&ram, &second).unwrap();
         assert_eq!(
             extents.iter().map(|extent| (extent.guest_page, extent.pages)).collect::<Vec<_>>(),
             [(6, 1), (1000, 1)]
