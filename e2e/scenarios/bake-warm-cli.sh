@@ -3,11 +3,11 @@
 # that was started to learn it is gone each time. An archive and a layout of an image are as good as the image.
 # limit: 600
 nginx=(nginx --cmd nginx --cmd -g --cmd 'daemon off;')
-bake=(supermachine bake --memory 184M)
+bake=(supermachine bake --memory 200M)
 nothing_is_left() { assert_eq '' "$(nerdctl ps --all --quiet)" 'containers that are left'; }
 
 made=$("${bake[@]}" "${nginx[@]}" --warm --port 80 --json)
-assert_eq "$(bake_keys warm 184) false" "$(jq -r '"\(.key) \(.already_there)"' <<<"$made")"
+assert_eq "$(bake_keys warm 200) false" "$(jq -r '"\(.key) \(.already_there)"' <<<"$made")"
 nothing_is_left
 assert_eq true "$("${bake[@]}" "${nginx[@]}" --warm --port 80 --json | jq .already_there)" 'already there then'
 nothing_is_left
@@ -23,12 +23,12 @@ assert_contains "$output" 'What is restored from it: nerdctl run --snapshotter s
 
 # What a start has missed, by whatever client; nobody makes it meanwhile.
 annotations=(--annotation io.supermachine.bake=warm --annotation 'io.supermachine.bake.ready-output=up'
-    --annotation io.supermachine.config.vm.memory=184M --annotation io.supermachine.bake.automatic=false)
+    --annotation io.supermachine.config.vm.memory=200M --annotation io.supermachine.bake.automatic=false)
 up() { ctr_run --detach --null-io "${annotations[@]}" $busybox "$1" sh -c 'echo up; exec sleep 1000'; }
 up "$NAME-2"
 assert_eq 'restored(base)' "$(last_start_mode)"
 made=$(supermachine bake --like "$NAME-2" --json)
-assert_eq 2 "$(bake_keys warm 184 | wc -l)" 'warm bakes'
+assert_eq 2 "$(bake_keys warm 200 | wc -l)" 'warm bakes'
 up "$NAME-3"
 assert_eq "restored(warm) bake $(jq -r .key <<<"$made")" "$(last_start_mode) $(last_start_reason)"
 assert_eq true "$(supermachine bake --like "$NAME-3" --json | jq .already_there)"
@@ -63,4 +63,4 @@ for path in ./image.tar ./layout; do
 done
 mkdir empty
 expect_status 1 "${bake[@]}" ./empty
-remove_bakes 184
+remove_bakes 200

@@ -14,16 +14,18 @@ const FREEZE_WITHIN: Duration = Duration::from_secs(5);
 impl Cgroup {
     /// Stops every process in it and below it; returns once all have stopped. If that takes too long they go on.
     pub(crate) async fn freeze(&self) -> io::Result<()> {
-        let frozen = self.set_frozen(true).await;
+        let frozen =
+            timeout(FREEZE_WITHIN, self.stop()).await.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()));
         if frozen.is_err() {
-            self.write("cgroup.freeze", "0")?;
+            self.thaw()?;
         }
         frozen
     }
 
-    /// Lets them go on.
-    pub(crate) async fn thaw(&self) -> io::Result<()> {
-        self.set_frozen(false).await
+    /// Lets them go on. They do without being waited for: the kernel tells of it some milliseconds late
+    /// (`CGROUP_FILE_NOTIFY_MIN_INTV`).
+    pub(crate) fn thaw(&self) -> io::Result<()> {
+        self.write("cgroup.freeze", "0")
     }
 
     /// Whether its processes are stopped, or are to be. A process that is made in it now would be.
@@ -31,15 +33,12 @@ impl Cgroup {
         Ok(self.read("cgroup.freeze")?.trim() == "1")
     }
 
-    async fn set_frozen(&self, frozen: bool) -> io::Result<()> {
+    async fn stop(&self) -> io::Result<()> {
         let changes = Changes::of(&self.path.join("cgroup.events"))?;
-        self.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
-        let reached = async {
-            while keyed(&self.read("cgroup.events")?).get("frozen") != Some(&u64::from(frozen)) {
-                changes.next().await?;
-            }
-            Ok(())
-        };
-        timeout(FREEZE_WITHIN, reached).await.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
+        self.write("cgroup.freeze", "1")?;
+        while keyed(&self.read("cgroup.events")?).get("frozen") != Some(&1) {
+            changes.next().await?;
+        }
+        Ok(())
     }
 }

@@ -96,7 +96,7 @@ impl<G: Guest> Server<G> {
         }
         self.freeze(id).await?;
         if let Err(refusal) = check_rest(&container) {
-            self.thaw(id).await?;
+            self.thaw(id)?;
             return Err(refusal);
         }
         *dormant.rest() = Rest::Asleep;
@@ -136,7 +136,7 @@ impl<G: Guest> Server<G> {
         // The caller may give up waiting, too.
         let mut untold = Untold(Some(container));
         let woken = async {
-            self.thaw(id).await?;
+            self.thaw(id)?;
             if clone_process.is_empty() { Ok(()) } else { self.tell_of_adoption(id, clone_process).await }
         };
         let seconds = TELL_WITHIN.as_secs();

@@ -24,8 +24,8 @@ impl<G: Guest> Server<G> {
         })
     }
 
-    pub(super) async fn thaw(&self, id: &str) -> Result<(), Refusal> {
-        let thawed = self.containers.container(id)?.cgroup.thaw().await;
+    pub(super) fn thaw(&self, id: &str) -> Result<(), Refusal> {
+        let thawed = self.containers.container(id)?.cgroup.thaw();
         thawed.map_err(|error| Refusal::new(Kind::Internal, format!("thaw the container: {error}")))
     }
 

@@ -163,7 +163,7 @@ impl<G: Guest> Agent for Server<G> {
 
     async fn thaw_container(&self, _: &TtrpcContext, request: ContainerRequest) -> ttrpc::Result<Empty> {
         self.require_resumed()?;
-        self.thaw(&request.container_id).await?;
+        self.thaw(&request.container_id)?;
         Ok(Empty::new())
     }
 
