@@ -53,6 +53,8 @@ refused 'nerdctl could not start a container of the image' --port 80 busybox -- 
 refused 'could not be made ready: its process exited with code 3 before it was ready; it wrote last: bye' \
     --port 80 --cmd sh --cmd -c --cmd 'echo bye; exit 3' busybox
 
+# A container has it unpacked.
+ctr_run --rm docker.io/library/python3:latest "$NAME-unpack" true
 nerdctl save --output image.tar python3
 mkdir layout
 tar -xf image.tar -C layout
