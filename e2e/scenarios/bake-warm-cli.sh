@@ -58,10 +58,10 @@ ctr_run --rm docker.io/library/python3:latest "$NAME-unpack" true
 nerdctl save --output image.tar python3
 mkdir layout
 tar -xf image.tar -C layout
-by_name=$("${bake[@]}" python3 --json | jq -r .key)
 for path in ./image.tar ./layout; do
     nerdctl rmi --force python3
-    assert_eq "$by_name true" "$("${bake[@]}" "$path" --json | jq -r '"\(.key) \(.already_there)"')" "$path"
+    by_path=$("${bake[@]}" "$path" --json | jq -r .key)
+    assert_eq "$by_path true" "$("${bake[@]}" python3 --json | jq -r '"\(.key) \(.already_there)"')" "$path"
 done
 mkdir empty
 expect_status 1 "${bake[@]}" ./empty
