@@ -30,7 +30,7 @@ while True:
     if wanted in answer:
         break
     if time.monotonic_ns() - began > 120e9:
-        sys.exit(f"no answer, but {answer}")
+        sys.exit(f"no answer, but {answer}, after {sys.argv[5:]}")
     time.sleep(0.001)
 print((time.monotonic_ns() - began) // 1000)
 '
