@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, TryLockError};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -86,7 +87,8 @@ fn outcomes(options: &Options) -> anyhow::Result<BTreeMap<String, String>> {
     let hosts = usize::from(options.hosts).min(names.len());
     let fleet = Fleet { options, names, parts, disk, product, extras };
     step(&format!("{} scenarios in {hosts} hosts with {}", fleet.names.len(), options.flavour.name()), || {
-        fleet.run(hosts)
+        fleet.run(1..=hosts)?;
+        fleet.run_again(hosts + 1)
     })?;
     Ok(fleet
         .names
@@ -108,14 +110,32 @@ struct Fleet<'a> {
 }
 
 impl Fleet<'_> {
-    fn run(&self, hosts: usize) -> anyhow::Result<()> {
+    fn run(&self, hosts: RangeInclusive<usize>) -> anyhow::Result<()> {
         std::thread::scope(|scope| {
-            let running: Vec<_> = (1..=hosts).map(|number| scope.spawn(move || self.run_host(number))).collect();
+            let running: Vec<_> = hosts.map(|number| scope.spawn(move || self.run_host(number))).collect();
             for host in running {
                 host.join().map_err(|_panic| anyhow::anyhow!("a thread that runs a host panicked"))??;
             }
             Ok(())
         })
+    }
+
+    /// Tries once more, in a new host, what failed when a guest's kernel died: the emulator is at fault, unless it happens
+    /// again. A soak is there to find such things.
+    fn run_again(&self, host: usize) -> anyhow::Result<()> {
+        let results = self.options.results();
+        let has_failed = |name: &&String| outcome(&results, name) != "passed";
+        let failed: Vec<_> = self.names.iter().filter(has_failed).filter(|name| has_panic(&results, name)).collect();
+        if failed.is_empty() || self.options.soak {
+            return Ok(());
+        }
+        for name in failed {
+            println!("[host {host}] {name}: a guest's kernel died, tried once more; the first try is in {name}.first");
+            fs::rename(results.join(name), results.join(format!("{name}.first")))
+                .with_context(|| format!("cannot put {name} aside"))?;
+            fs::remove_file(results.join("claimed").join(name)).with_context(|| format!("cannot give {name} back"))?;
+        }
+        self.run(host..=host)
     }
 
     /// Runs a host until nothing is left to do. One that lost its clock is followed by another, which tries once more
@@ -185,6 +205,12 @@ fn time_limit(script: &str) -> Option<u64> {
 fn last_lines(output: &str) -> Vec<&str> {
     let lines: Vec<_> = output.lines().filter(|line| !line.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(LINES_OF_A_FAILURE)..].to_vec()
+}
+
+/// Whether a scenario shows that a guest's kernel died.
+fn has_panic(results: &Path, name: &str) -> bool {
+    let output = fs::read(results.join(name).join("output")).unwrap_or_default();
+    String::from_utf8_lossy(&output).contains("Kernel panic - not syncing")
 }
 
 /// `passed`, or why not.
@@ -285,6 +311,18 @@ mod tests {
         assert_eq!(last_lines(&output), lines().collect::<Vec<_>>());
         assert_eq!(last_lines("only"), ["only"]);
         assert!(last_lines("").is_empty());
+    }
+
+    #[test]
+    fn a_guest_whose_kernel_died_is_told_from_other_failures() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, output) in
+            [("died", &b"\xff[7.3] Kernel panic - not syncing: Fatal\n"[..]), ("failed", b"FAILED: 1\n")]
+        {
+            fs::create_dir(folder.path().join(name)).unwrap();
+            fs::write(folder.path().join(name).join("output"), output).unwrap();
+        }
+        assert_eq!(["died", "failed", "absent"].map(|name| has_panic(folder.path(), name)), [true, false, false]);
     }
 
     #[test]
