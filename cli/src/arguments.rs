@@ -118,7 +118,7 @@ pub(crate) struct Bake {
 }
 
 /// A bake of a container that runs, which nerdctl starts and removes to learn what one of the image is.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(group(clap::ArgGroup::new("readiness").multiple(true)))]
 pub(crate) struct Warm {
     /// Makes the bake of a container that runs already

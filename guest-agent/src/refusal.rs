@@ -56,6 +56,11 @@ impl Refusal {
     }
 }
 
+/// For `map_err`: what the machine didn't do.
+pub(crate) fn failed(what: &'static str) -> impl Fn(io::Error) -> Refusal {
+    move |error| Refusal::new(Kind::Internal, format!("{what}: {error}"))
+}
+
 impl From<Refusal> for ttrpc::Error {
     fn from(refusal: Refusal) -> Self {
         Self::RpcStatus(ttrpc::get_status(refusal.code(), refusal.message))

@@ -274,6 +274,8 @@ mod tests {
         let missing = ttrpc::Error::RpcStatus(get_status(Code::NOT_FOUND, "no such program: x"));
         let (code, message) = status(ServiceError::agent("start", missing));
         assert_eq!((code, message.as_str()), (Code::INVALID_ARGUMENT, "start in the VM: no such program: x"));
+        let (_, message) = status(ServiceError::from(SandboxError::Gone));
+        assert_eq!(message, "the VM is gone", "what a transparent error and its source say is said once");
         let (code, _) = status(ServiceError::Unimplemented { rpc: "Checkpoint" });
         assert_eq!(code, Code::UNIMPLEMENTED);
     }

@@ -13,17 +13,7 @@ use tracing::debug;
 use generated::containers_client::ContainersClient;
 use generated::{Container, UpdateContainerRequest};
 
-#[allow(
-    missing_docs,
-    missing_debug_implementations,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code"
-)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, clippy::restriction, reason = "generated code")]
 pub(crate) mod generated {
     tonic::include_proto!("containerd.services.containers.v1");
 }

@@ -75,7 +75,7 @@ pub(crate) enum BakeCommandError {
     Output(#[from] OutputError),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Serialize)]
 struct Made {
     key: Key,
     /// Whether it was there before, and nothing was done.
@@ -130,19 +130,18 @@ impl Task<'_> {
             None => None,
         };
         let container = image.as_ref().filter(|_| options.warm.warm).map(|image| warm_container(options, image));
-        let container = container.unwrap_or_default();
-        let run = if container.is_empty() { Vec::new() } else { [command(), container.clone()].concat() };
+        let run = container.as_ref().map_or_else(Vec::new, |container| [&command()[..], container].concat());
         let order = loop {
-            let wanted = match (&options.like, &image) {
+            let wanted = match (&options.like, &container) {
                 (Some(id), _) => missed(host, host.machines()?.named(id)?)?,
-                (None, Some(_)) if options.warm.warm => {
+                (None, Some(container)) => {
                     progress.tell("starting a container of the image");
-                    let start = sample.start(host, &container).await?;
+                    let start = sample.start(host, container).await?;
                     let wanted = missed(host, &start)?;
                     sample.remove().await?;
                     warm_only(wanted, &start)?
                 }
-                (None, image) => Wanted::Order(self.order(image.as_deref()).await?),
+                (None, None) => Wanted::Order(self.order(image.as_deref()).await?),
             };
             match wanted {
                 Wanted::Order(order) => break order,
@@ -229,8 +228,8 @@ fn warm_only(wanted: Wanted, start: &StartRecord) -> Result<Wanted, SampleError>
 }
 
 /// What the arguments of a container that runs follow.
-fn command() -> Vec<String> {
-    ["nerdctl", "run"].map(str::to_owned).to_vec()
+fn command() -> [String; 2] {
+    ["nerdctl", "run"].map(str::to_owned)
 }
 
 fn microseconds(since: Instant) -> u64 {

@@ -28,7 +28,7 @@ use rustix::time::{Timespec, clock_settime};
 
 use crate::container::HostDevice;
 use crate::guest::Guest;
-use crate::refusal::{Kind, Refusal};
+use crate::refusal::{Kind, Refusal, failed};
 use crate::sys::{SEED_BYTES, credit_entropy};
 use layers::Layers;
 pub(crate) use network::{Network, set_apart};
@@ -66,8 +66,6 @@ impl Guest for VirtualMachine {
             let message = format!("entropy must be exactly {SEED_BYTES} bytes, not {}", request.entropy.len());
             return Err(Refusal::new(Kind::InvalidArgument, message));
         };
-        let failed =
-            |what: &'static str| move |error: std::io::Error| Refusal::new(Kind::Internal, format!("{what}: {error}"));
         let random = rustix::fs::openat(CWD, "/dev/urandom", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
         let random = random.map_err(|error| failed("open /dev/urandom")(error.into()))?;
         credit_entropy(random.as_fd(), seed).map_err(failed("credit entropy"))?;
@@ -83,8 +81,7 @@ impl Guest for VirtualMachine {
     }
 
     fn set_clock(&self, realtime_ns: u64) -> Result<(), Refusal> {
-        clock_settime(ClockId::Realtime, wall_clock(realtime_ns))
-            .map_err(|error| Refusal::new(Kind::Internal, format!("set the clock: {error}")))
+        clock_settime(ClockId::Realtime, wall_clock(realtime_ns)).map_err(|error| failed("set the clock")(error.into()))
     }
 
     async fn prepare_image(&self, request: &PrepareImageRequest) -> Result<(), Refusal> {
@@ -96,8 +93,7 @@ impl Guest for VirtualMachine {
     /// Caches stay: what the kernel would let go of later it would let go of after every restore.
     fn prepare_capture(&self) -> Result<(), Refusal> {
         rustix::fs::sync();
-        free_memory::clear()
-            .map_err(|error| Refusal::new(Kind::Internal, format!("clear memory that is free: {error}")))
+        free_memory::clear().map_err(failed("clear memory that is free"))
     }
 
     async fn configure_network(&self, request: &ConfigureNetworkRequest) -> Result<(), Refusal> {

@@ -16,7 +16,7 @@ use crate::connections::{find_outward, is_listening};
 use crate::guest::Guest;
 use crate::kept_streams::KeptStreams;
 use crate::namespace::inside;
-use crate::refusal::{Kind, Refusal};
+use crate::refusal::{Kind, Refusal, failed};
 
 /// How often it is looked whether a port is listened on: nothing tells.
 const LISTEN_POLL: Duration = Duration::from_millis(5);
@@ -211,8 +211,4 @@ fn name_host(pid: i32, name: &[u8]) -> std::io::Result<()> {
     let namespace = std::fs::File::open(format!("/proc/{pid}/ns/uts"))?;
     let set = || Ok(rustix::system::sethostname(name)?);
     inside(namespace.as_fd(), LinkNameSpaceType::HostNameAndNISDomainName, set)
-}
-
-fn failed(what: &'static str) -> impl Fn(std::io::Error) -> Refusal {
-    move |error| Refusal::new(Kind::Internal, format!("{what}: {error}"))
 }

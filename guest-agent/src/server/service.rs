@@ -80,11 +80,10 @@ impl<G: Guest> Agent for Server<G> {
         self.require_unresumed("Resume")?;
         self.guest.resume(&request)?;
         self.resumed.store(true, Ordering::Release);
-        let uptime = rustix::time::clock_gettime(ClockId::Boottime);
         Ok(ResumeResponse {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel_release: rustix::system::uname().release().to_string_lossy().into_owned(),
-            boottime_ns: uptime.tv_sec.unsigned_abs() * 1_000_000_000 + uptime.tv_nsec.unsigned_abs(),
+            boottime_ns: nanoseconds(ClockId::Boottime),
             ..Default::default()
         })
     }
@@ -245,7 +244,12 @@ impl<G: Guest> Agent for Server<G> {
 }
 
 fn created(pid: i32) -> ProcessCreated {
-    let now = rustix::time::clock_gettime(ClockId::Realtime);
-    let realtime_ns = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
-    ProcessCreated { pid: u32::try_from(pid).unwrap_or(0), realtime_ns, ..Default::default() }
+    let (pid, realtime_ns) = (u32::try_from(pid).unwrap_or(0), nanoseconds(ClockId::Realtime));
+    ProcessCreated { pid, realtime_ns, ..Default::default() }
+}
+
+/// What a clock shows that doesn't go below zero.
+fn nanoseconds(clock: ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }

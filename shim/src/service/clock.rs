@@ -3,7 +3,7 @@
 //! A time of day that is sent is late by as long as its way takes: microseconds on an idle host, a good part of a second
 //! on one that is short of processors. The host sees how late, and sends it again until it was quick enough.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use agent_proto::{AgentClient, SetClockRequest};
 use supermachine::realtime_ns;
@@ -22,21 +22,22 @@ pub(super) async fn correct(agent: &AgentClient, told_ns: u64) -> Result<(), Ser
     let mut late = since(told_ns);
     for _ in 0..ATTEMPTS {
         if late <= TOLERANCE {
-            return Ok(());
+            break;
         }
-        let Ok(realtime_ns) = realtime_ns() else { return Ok(()) };
+        let Ok(realtime_ns) = realtime_ns() else { break };
         let call = SetClockRequest { realtime_ns, ..Default::default() };
         let set = agent.set_clock(with_duration(QUICK_CALL), &call).await;
         set.map_err(|source| ServiceError::agent("set the clock", source))?;
         late = since(realtime_ns);
     }
-    let late_ms = late.as_millis();
-    tracing::warn!(late_ms, "the VM's clock may be late: this host takes that long to carry the time to it");
+    if late > TOLERANCE {
+        let late_ms = late.as_millis();
+        tracing::warn!(late_ms, "the VM's clock may be late: this host takes that long to carry the time to it");
+    }
     Ok(())
 }
 
-fn since(realtime_ns: u64) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // One that is ahead hears the time again, too.
-    now.abs_diff(Duration::from_nanos(realtime_ns))
+/// How far the host's clock is from that time. One that is ahead is to hear the time again, too.
+fn since(told_ns: u64) -> Duration {
+    Duration::from_nanos(realtime_ns().unwrap_or(0).abs_diff(told_ns))
 }
