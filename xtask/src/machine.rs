@@ -15,11 +15,17 @@ use crate::paths;
 use crate::product::Product;
 use crate::step::step;
 
+/// QEMU's program.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+/// Where Debian's QEMU has what is in a machine before its disk.
+const FIRMWARE: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
+
 /// What a host is made of, in the cache.
 #[derive(Debug)]
 pub(crate) struct Parts {
     host: PathBuf,
     images: PathBuf,
+    emulator: PathBuf,
     accelerator: Accelerator,
 }
 
@@ -28,8 +34,9 @@ impl Parts {
     pub(crate) fn build() -> anyhow::Result<Self> {
         let host = paths::built_by("e2e/host/disk.sh")?;
         let images = paths::built_by("e2e/host/images.sh")?;
+        let emulator = paths::built_by("e2e/host/emulator.sh")?.join(QEMU);
         let accelerator = Accelerator::choose(&host.join("vmlinuz"))?;
-        Ok(Self { host, images, accelerator })
+        Ok(Self { host, images, emulator, accelerator })
     }
 
     /// A disk on which the test images are imported and, for runc's sake,
@@ -144,6 +151,8 @@ pub(crate) struct Host<'a> {
     pub(crate) memory_mib: u32,
     /// What runs its instructions.
     pub(crate) accelerator: Accelerator,
+    /// The program that does if they are emulated.
+    pub(crate) emulator: PathBuf,
 }
 
 impl<'a> Host<'a> {
@@ -157,6 +166,7 @@ impl<'a> Host<'a> {
             shared: None,
             memory_mib: 3072,
             accelerator: parts.accelerator,
+            emulator: parts.emulator.clone(),
         }
     }
 
@@ -204,7 +214,13 @@ impl<'a> Host<'a> {
         };
         // However this process ends, the machine ends with it.
         let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        qemu.args(["--pdeathsig", "KILL"]);
+        match self.accelerator {
+            Accelerator::Kvm => qemu.arg(QEMU),
+            Accelerator::Emulation | Accelerator::CountedEmulation => {
+                qemu.arg(&self.emulator).args(FIRMWARE.iter().flat_map(|folder| ["-L", folder]))
+            }
+        };
         qemu.args(self.accelerator.arguments());
         // One vCPU: with two, nested guests hang whatever they run.
         qemu.args(["-smp", "1", "-m", &format!("{memory}M"), "-nodefaults", "-display", "none", "-no-reboot"]);
