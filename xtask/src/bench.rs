@@ -63,6 +63,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         job.write("run", &format!("exec bash /job/host/{} {} {}", options.what.script(), clock.name(), options.runs))?;
         let mut host = Host::new(&parts, disk.clone(), &job);
         host.accelerator = clock.accelerator();
+        if clock == Clock::Instructions {
+            job.write("state-in-memory", "")?;
+            host.memory_mib = 8192;
+        }
         let ending = step(clock.title(), || {
             host.run(Task::Job, Duration::from_secs(3000), |line| {
                 let mut stdout = std::io::stdout().lock();
