@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use agent_proto::export_upper_response::State;
@@ -18,6 +19,12 @@ use crate::container::{give, new_filesystem};
 
 /// Where one is mounted only to be read.
 const EXPORT: &str = "/run/supermachine/export";
+/// Options of ext4: whether it waits until what is to be kept is on the medium (`Documentation/admin-guide/ext4.rst`).
+const WAIT: &str = "barrier";
+const DONT_WAIT: &str = "nobarrier";
+/// Where its super block begins, and where in it the time of its last mount is.
+const SUPER_BLOCK: u64 = 1024;
+const MOUNT_TIME: u64 = 0x2c;
 /// What an archive is read and written in.
 const BUFFER_BYTES: usize = 128 * 1024;
 
@@ -72,17 +79,18 @@ fn flush(point: &Path) -> Result<(), RootfsError> {
 /// file has it, which outlives this machine. A container's end is no more of a safeguard under other runtimes. False if
 /// nothing is mounted.
 fn stop_waiting_for_medium(point: &Path) -> Result<bool, RootfsError> {
-    let context = match fspick(CWD, point, FsPickFlags::FSPICK_CLOEXEC) {
-        Ok(context) => context,
+    match fspick(CWD, point, FsPickFlags::FSPICK_CLOEXEC) {
+        Ok(context) => reconfigure(&context, DONT_WAIT).map(|()| true).map_err(io("reconfigure", point)),
         // Not there, or not mounted.
-        Err(Errno::NOENT | Errno::INVAL) => return Ok(false),
-        Err(error) => return Err(io("reconfigure", point)(error.into())),
-    };
-    let reconfigure = || {
-        fsconfig_set_flag(context.as_fd(), "nobarrier")?;
-        fsconfig_reconfigure(context.as_fd())
-    };
-    reconfigure().map(|()| true).map_err(|error| io("reconfigure", point)(error.into()))
+        Err(Errno::NOENT | Errno::INVAL) => Ok(false),
+        Err(error) => Err(io("reconfigure", point)(error.into())),
+    }
+}
+
+/// Changes an option of a mounted file system.
+fn reconfigure(picked: &OwnedFd, option: &str) -> std::io::Result<()> {
+    fsconfig_set_flag(picked, option)?;
+    Ok(fsconfig_reconfigure(picked)?)
 }
 
 /// Writes what the layer holds to `archive`, unless that is known.
@@ -154,12 +162,31 @@ fn response(state: State, generation: u64) -> ExportUpperResponse {
 }
 
 /// Always in the same way: a container's mount that is about to end doesn't stand in the way of another of that kind.
+/// One that nobody has mounted before has nothing to lose yet, so that its first mount doesn't wait for the host's medium.
 fn mount_upper(upper: &Upper, at: &Path) -> Result<(), RootfsError> {
-    let device = upper.device();
+    mount_disk(&upper.device(), at)
+}
+
+fn mount_disk(device: &Path, at: &Path) -> Result<(), RootfsError> {
+    let is_new = was_never_mounted(device).map_err(io("read", device))?;
     // Without this, ext4 would fill in a sparse template's inode tables from a kernel thread.
-    let mounted = new_filesystem("ext4", Some(&device), &[("noinit_itable".to_owned(), None)], 0)
+    let options = ["noinit_itable"].into_iter().chain(is_new.then_some(DONT_WAIT));
+    let options: Vec<_> = options.map(|option| (option.to_owned(), None)).collect();
+    let mounted = new_filesystem("ext4", Some(device), &options, 0)
         .map_err(io("mount writable layer (is it an ext4?)", device))?;
+    if is_new {
+        let picked = fspick(&mounted, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH);
+        let changed = picked.map_err(std::io::Error::from).and_then(|picked| reconfigure(&picked, WAIT));
+        changed.map_err(io("reconfigure", device))?;
+    }
     mount_at(mounted.as_fd(), at)
+}
+
+/// Whether an ext4's super block has no time of a mount (`Documentation/filesystems/ext4/super.rst`, s_mtime).
+fn was_never_mounted(device: &Path) -> std::io::Result<bool> {
+    let mut time = [0; 4];
+    File::open(device)?.read_exact_at(&mut time, SUPER_BLOCK + MOUNT_TIME)?;
+    Ok(time == [0; 4])
 }
 
 /// Unpacks an archive, and returns when everything is on the disk.
@@ -188,4 +215,31 @@ fn make_like(below: &Path, path: &Path) -> std::io::Result<()> {
     let like = fs::metadata(below)?;
     fs::create_dir(path)?;
     give(path, &like)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use loop_device::LoopDevice;
+
+    use super::*;
+
+    #[test]
+    fn only_the_first_mount_does_not_wait_for_the_medium_and_all_writes_do() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(16 << 20).unwrap();
+        assert!(Command::new("mke2fs").args(["-q", "-t", "ext4"]).arg(file.path()).status().unwrap().success());
+        assert!(was_never_mounted(file.path()).unwrap());
+        let Some(device) = LoopDevice::of(file.path(), &[]) else {
+            return eprintln!("no loop device can be had");
+        };
+        let at = tempfile::tempdir().unwrap();
+        mount_disk(device.path(), at.path()).unwrap();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        unmount(at.path(), UnmountFlags::empty()).unwrap();
+        let mount = mounts.lines().find(|line| line.contains(&*at.path().to_string_lossy())).unwrap();
+        assert!(mount.contains(" ext4 ") && !mount.contains("barrier"), "{mount}");
+        assert!(!was_never_mounted(file.path()).unwrap());
+    }
 }
