@@ -26,7 +26,7 @@ use vmm_api::{Reply, Request};
 use crate::disks::{DeviceError, DiskError, HostDevices, Places, RootDisks, WarmDisk};
 use crate::launch::{Attachments, Launch};
 use crate::machine::Machine;
-use crate::network::{Connection, NetworkError};
+use crate::network::NetworkError;
 use crate::run_directory::RunDirectory;
 use crate::sockets::{HostSockets, ServedSockets};
 use crate::start_record::Recorder;
@@ -115,7 +115,6 @@ impl fmt::Display for Started {
 pub struct Vm {
     agent: Agent,
     process: Arc<Process>,
-    network: Mutex<Option<Connection>>,
     /// Of a warm bake, as long as it hasn't taken the place of the container's.
     warm_disk: Mutex<Option<WarmDisk>>,
     started: Started,
@@ -219,7 +218,11 @@ impl Vm {
     pub async fn connect_network(&self, host_asks: bool) -> Result<(), NetworkError> {
         let namespace = File::open(format!("/proc/{}/ns/net", self.pid())).map_err(NetworkError::Namespace)?;
         let connection = crate::network::connect(namespace, network::guest(self), host_asks).await?;
-        *self.network.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        let exited = self.exited();
+        tokio::spawn(async move {
+            exited.wait().await;
+            drop(connection);
+        });
         Ok(())
     }
 

@@ -19,6 +19,8 @@ use super::{redirect, tap};
 struct Mirrored {
     interface: Interface,
     told: ConfigureNetworkRequest,
+    /// So that the VM's end isn't what takes the device away, for which the kernel waits until nothing uses it any more.
+    _tap: OwnedFd,
 }
 
 /// A namespace's interfaces, each with the card that it has in the guest.
@@ -101,12 +103,13 @@ impl Mirror {
         };
         let told = interface::describe(&self.handle, &interface, number).await?;
         let tap = self.wire(number, &interface).await?;
+        let kept = tap.try_clone().map_err(NetworkError::Thread)?;
         self.guest.attach(number, tap).await?;
         if let Err(error) = self.guest.configure(&told).await {
             self.remove(number, &interface.name).await;
             return Err(error);
         }
-        self.cards[number] = Some(Mirrored { interface, told });
+        self.cards[number] = Some(Mirrored { interface, told, _tap: kept });
         Ok(())
     }
 
@@ -122,7 +125,7 @@ impl Mirror {
             raised.map_err(at("change the tap of", &interface.name))?;
         }
         self.guest.configure(&told).await?;
-        *mirrored = Mirrored { interface, told };
+        (mirrored.interface, mirrored.told) = (interface, told);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::thread::Builder;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use agent_proto::ConfigureNetworkRequest;
 use rtnetlink::Handle;
@@ -33,6 +33,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 pub(crate) use error::DialError;
 pub use error::NetworkError;
@@ -40,6 +41,10 @@ use error::at;
 use events::Events;
 use localhost::Localhost;
 use mirror::Mirror;
+
+/// How long what a VM had in a namespace may stay there after its end.
+const LEAVES_WITHIN: Duration = Duration::from_millis(500);
+const LEAVES_POLL: Duration = Duration::from_millis(5);
 
 /// A guest, as its network needs it.
 #[async_trait::async_trait]
@@ -54,7 +59,7 @@ pub(crate) trait Guest: Send + Sync + 'static {
     async fn dial(&self, address: SocketAddr) -> Result<UnixStream, DialError>;
 }
 
-/// A guest's connection to its network. Dropping it ends what is done for it on the host; cards keep their taps.
+/// A guest's connection to its network. Dropping it ends what is done for it on the host, soon; cards keep their taps.
 #[derive(Debug)]
 pub(crate) struct Connection {
     _end: oneshot::Sender<Infallible>,
@@ -99,7 +104,13 @@ impl Connected {
         let began = Instant::now();
         // Before anything is looked at, so that no change is missed.
         let events = Events::subscribe()?;
-        let mirror = Mirror::begin(handle.clone(), Arc::clone(&guest), host_asks).await?;
+        let mirror = loop {
+            match Mirror::begin(handle.clone(), Arc::clone(&guest), host_asks).await {
+                // By a VM that may have ended: its interface goes a little later.
+                Err(NetworkError::Taken { .. }) if began.elapsed() < LEAVES_WITHIN => sleep(LEAVES_POLL).await,
+                begun => break begun?,
+            }
+        };
         let mirrored_us = began.elapsed().as_micros();
         let mut connected = Self { handle, guest, events, mirror, localhost: JoinSet::new() };
         connected.open_localhost().await?;

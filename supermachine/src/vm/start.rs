@@ -117,7 +117,6 @@ pub(super) async fn start(machine: &Machine, launch: &Launch) -> Result<Vm, Star
         recorder: Recorder::new(record, launch.trace.clone(), directory.file(start_record::FILE)),
         agent: answered.agent,
         process: answered.process.into(),
-        network: None.into(),
         warm_disk: answered.disk.into(),
         started,
         rootfs,
