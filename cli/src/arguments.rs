@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use supermachine_config::Bytes;
 
+use crate::extra_files::ExtraFile;
+
 /// Shows what supermachine has on this host, and keeps it in order.
 #[derive(Debug, Parser)]
 #[command(name = "supermachine", version, max_term_width = 120)]
@@ -99,6 +101,12 @@ pub(crate) struct Bake {
     /// --warm, a word of the container's command
     #[arg(long, value_name = "PROGRAM", requires = "image", allow_hyphen_values = true)]
     pub(crate) cmd: Vec<String>,
+    /// Puts a file or directory of the host into the image, which then is another one: --tag names it; may be repeated
+    #[arg(long, value_name = "HOST:GUEST", requires = "image", requires = "tag")]
+    pub(crate) extra_file: Vec<ExtraFile>,
+    /// The name of the image with further files
+    #[arg(long, value_name = "NAME", requires = "extra_file")]
+    pub(crate) tag: Option<String>,
     /// Guest memory, in bytes or as 256M, instead of the configured
     #[arg(long, value_name = "BYTES")]
     pub(crate) memory: Option<Bytes>,
@@ -171,6 +179,13 @@ mod tests {
         let Bake { cmd, warm, .. } = *bake;
         assert_eq!((warm.warm, warm.port), (true, Some(80)));
         assert_eq!((cmd.join(" "), warm.options.join(" ")), ("nginx -g".to_owned(), "--user 33".to_owned()));
+        let bake = parse("supermachine bake web --extra-file a:/b --extra-file c:/d --tag more").unwrap().command;
+        let Command::Bake(bake) = bake else { panic!("{bake:?}") };
+        assert_eq!((bake.extra_file.len(), bake.tag.as_deref()), (2, Some("more")));
+        for line in ["web --extra-file a:/b", "--extra-file a:/b --tag t", "web --tag t", "web --extra-file a --tag t"]
+        {
+            assert!(parse(&format!("supermachine bake {line}")).is_err(), "{line}");
+        }
         for line in ["--warm --port 80", "nginx --warm", "nginx --port 80", "--like web nginx", "nginx -- --user 33"] {
             assert!(parse(&format!("supermachine bake {line}")).is_err(), "{line}");
         }

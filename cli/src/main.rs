@@ -10,6 +10,7 @@ mod bakes;
 mod commands;
 mod containerd;
 mod doctor;
+mod extra_files;
 #[cfg(test)]
 mod fixture;
 mod host;

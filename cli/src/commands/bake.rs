@@ -16,6 +16,7 @@ use super::rm::{RmError, in_use};
 use crate::arguments;
 use crate::bakes::short;
 use crate::containerd::{Containerd, ContainerdError, normalize};
+use crate::extra_files::{self, ExtraFilesError};
 use crate::host::Host;
 use crate::machines::{FindError, MachinesError};
 use crate::nerdctl::{Nerdctl, NerdctlError, warm_container};
@@ -61,6 +62,8 @@ pub(crate) enum BakeCommandError {
         /// containerd's namespace.
         namespace: String,
     },
+    #[error(transparent)]
+    ExtraFiles(#[from] ExtraFilesError),
     #[error("the image's layers can't be had")]
     Layers(#[source] Box<ttrpc::Error>),
     #[error("the bake that is there can't be replaced")]
@@ -126,7 +129,7 @@ impl Task<'_> {
         let began = Instant::now();
         let Self { host, options, progress, .. } = self;
         let image = match &options.image {
-            Some(image) => Some(self.load(image).await?),
+            Some(image) => Some(self.name(image).await?),
             None => None,
         };
         let container = image.as_ref().filter(|_| options.warm.warm).map(|image| warm_container(options, image));
@@ -160,6 +163,32 @@ impl Task<'_> {
         let shape = machine.shape();
         let (memory_bytes, vcpus) = (shape.memory_bytes, shape.room());
         Ok(Made { key, already_there, memory_bytes, vcpus, took_us: microseconds(began), run })
+    }
+
+    /// The full name of the image that a bake is wanted of.
+    async fn name(&self, image: &str) -> Result<String, BakeCommandError> {
+        let image = self.load(image).await?;
+        match &self.options.tag {
+            Some(tag) => self.extend(&image, &normalize(tag)).await,
+            None => Ok(image),
+        }
+    }
+
+    /// Makes an image with further files, unless it is there.
+    async fn extend(&self, image: &str, name: &str) -> Result<String, BakeCommandError> {
+        let arguments::Bake { namespace, address, extra_file, .. } = self.options;
+        self.progress.tell("putting files into the image");
+        let base = Containerd::connect(address, namespace).await?.documents(image).await?;
+        let (files, name) = (extra_file.clone(), name.to_owned());
+        let write = move || {
+            let mut archive = tempfile::NamedTempFile::new().map_err(ExtraFilesError::Write)?;
+            extra_files::write(&base, &files, &name, archive.as_file_mut()).map(|()| archive)
+        };
+        let archive = match tokio::task::spawn_blocking(write).await {
+            Ok(written) => written?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        Ok(self.nerdctl.load(archive.path()).await?)
     }
 
     /// The full name of an image, which is loaded if it is given as a path.

@@ -85,6 +85,13 @@ impl From<Status> for ContainerdError {
     }
 }
 
+/// What says what an image is (OCI image specification), as it is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Documents {
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) config: Vec<u8>,
+}
+
 /// One of containerd's namespaces.
 #[derive(Debug)]
 pub(crate) struct Containerd {
@@ -103,6 +110,11 @@ impl Containerd {
 
     /// What an image is made of, for this machine's architecture.
     pub(crate) async fn image(&self, name: &str) -> Result<Image, ContainerdError> {
+        Ok(Image::parse(&self.documents(name).await?.config)?)
+    }
+
+    /// An image's documents, for this machine's architecture.
+    pub(crate) async fn documents(&self, name: &str) -> Result<Documents, ContainerdError> {
         let mut images = images::images_client::ImagesClient::new(self.channel.clone());
         let request = self.request(images::GetImageRequest { name: name.to_owned() });
         let found = images.get(request).await.map_err(|status| match status.code() {
@@ -114,8 +126,8 @@ impl Containerd {
         if let Some(manifest) = image::choose(&document)? {
             document = self.read(&manifest).await?;
         }
-        let config = image::config_of(&document)?;
-        Ok(Image::parse(&self.read(&config).await?)?)
+        let config = self.read(&image::config_of(&document)?).await?;
+        Ok(Documents { manifest: document, config })
     }
 
     /// A document of an image.
