@@ -6,19 +6,21 @@ use std::io;
 use std::time::Duration;
 
 use virtiofsd::descriptor_utils::{Reader, Writer};
-use virtiofsd::fuse::{AttrOut, EntryOut, InHeader, Opcode, OutHeader};
+use virtiofsd::fuse::{AttrOut, EntryOut, InHeader, Opcode, OpenOptions, OpenOut, OutHeader};
 use virtiofsd::passthrough::{CachePolicy, Config, NegotiationMode, PassthroughFs};
 use virtiofsd::server::Server;
 
 use super::notices::Notices;
-use super::standing::{content_of, let_directory_stand};
-use crate::ring::{Chain, Request};
+use super::standing::{content_of, let_directory_stand, let_new_file_stand};
+use super::versions::Versions;
+use crate::ring::{Buffers, Chain, Request};
 use crate::sys::View;
 
 /// A server of everything below one directory.
 pub struct FileServer {
     server: Server<PassthroughFs>,
     notices: Notices,
+    versions: Versions,
 }
 
 impl FileServer {
@@ -26,7 +28,7 @@ impl FileServer {
     /// means of `open_files`, the process's `/proc/self/fd`, and at most `limit` at a time, the ones that the guest only
     /// remembers among them. Clears the process's umask.
     ///
-    /// Nothing is kept by the guest beyond one system call but the contents of pages, which it asks about before it uses
+    /// Nothing is kept by the guest beyond one system call but the contents of files, which it asks about before it uses
     /// them: what changes on the host is seen at once.
     pub fn new(root: &str, open_files: File, limit: u64) -> io::Result<Self> {
         let config = Config {
@@ -44,7 +46,11 @@ impl FileServer {
             guest_fd_limit: limit,
             ..Config::default()
         };
-        Ok(Self { server: Server::new(PassthroughFs::new(config)?), notices: Notices::new() })
+        Ok(Self {
+            server: Server::new(PassthroughFs::new(config)?),
+            notices: Notices::new(),
+            versions: Versions::new(),
+        })
     }
 
     /// Answers a request; returns the bytes written to it. One that makes no sense is given back as it is.
@@ -65,17 +71,44 @@ impl FileServer {
         });
         let written = u32::try_from(written).unwrap_or(0);
         let Ok(Request { writable, .. }) = chain.request else { return written };
-        if let Some(name) = name {
-            if let Some(entry) = content_of::<EntryOut>(writable, written) {
-                self.notices.remember(name);
-                let_directory_stand(entry);
-            }
-        } else if header.opcode == Opcode::Getattr as u32
-            && let Some(attributes) = content_of::<AttrOut>(writable, written)
-        {
-            let_directory_stand(attributes);
-        }
+        self.add_to_answer(&header, name, writable, written);
         written
+    }
+
+    /// Says how long an answer holds, and whether an opened file's content may be kept; and remembers what was told of a
+    /// file, and of a name that was looked up.
+    fn add_to_answer(&self, header: &InHeader, name: Option<u64>, answer: Buffers<'_>, written: u32) {
+        match Opcode::try_from(header.opcode).ok() {
+            Some(Opcode::Lookup) => {
+                if let Some(name) = name
+                    && let Some(mut entry) = content_of::<EntryOut>(answer, written, 0)
+                {
+                    self.notices.remember(name);
+                    self.versions.tell(entry.content.nodeid, &entry.content.attr);
+                    let_directory_stand(&mut entry);
+                }
+            }
+            Some(Opcode::Getattr) => {
+                if let Some(mut attributes) = content_of::<AttrOut>(answer, written, 0) {
+                    self.versions.tell(header.nodeid, &attributes.content.attr);
+                    let_directory_stand(&mut attributes);
+                }
+            }
+            Some(Opcode::Create) => {
+                if let Some(entry) = content_of::<EntryOut>(answer, written, size_of::<OpenOut>()) {
+                    let_new_file_stand(entry);
+                }
+            }
+            Some(Opcode::Open) => {
+                if let Some(mut opened) = content_of::<OpenOut>(answer, written, 0)
+                    && self.versions.may_keep(header.nodeid)
+                {
+                    opened.content.open_flags |= OpenOptions::KEEP_CACHE.bits();
+                    opened.put();
+                }
+            }
+            _ => {}
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! How long what a guest is told holds.
 //!
 //! Names and attributes hold for one system call, so that what changes on the host is seen at once, but for those of
-//! directories: each step of each path is one, and asks for its name and then for its permissions. They hold until the
-//! guest's clock has ticked, the shortest time that its kernel knows.
+//! directories, each step of each path being one, which asks for its name and then for its permissions, and the attributes
+//! of a file that was made a moment ago. They hold until the guest's clock has ticked, the shortest time that its kernel
+//! knows.
 
 use virtiofsd::fuse::{Attr, AttrOut, EntryOut, OutHeader};
 use vm_memory::ByteValued;
@@ -41,13 +42,25 @@ impl Standing for AttrOut {
 
 /// An answer's content and where it is.
 pub(super) struct Content<'m, T> {
-    content: T,
+    pub(super) content: T,
     place: Buffers<'m>,
 }
 
-/// Reads an answer's content, if that is what was written: one that failed is shorter.
-pub(super) fn content_of<T: Standing + Default>(mut answer: Buffers<'_>, written: u32) -> Option<Content<'_, T>> {
-    if written as usize != size_of::<OutHeader>() + size_of::<T>() {
+impl<T: ByteValued> Content<'_, T> {
+    /// Puts what was changed where it is.
+    pub(super) fn put(&self) {
+        self.place.copy_from(self.content.as_slice());
+    }
+}
+
+/// Reads the beginning of an answer's content, if that and `rest` more bytes are what was written: one that failed is
+/// shorter.
+pub(super) fn content_of<T: ByteValued + Default>(
+    mut answer: Buffers<'_>,
+    written: u32,
+    rest: usize,
+) -> Option<Content<'_, T>> {
+    if written as usize != size_of::<OutHeader>() + size_of::<T>() + rest {
         return None;
     }
     answer.take(size_of::<OutHeader>())?;
@@ -58,10 +71,15 @@ pub(super) fn content_of<T: Standing + Default>(mut answer: Buffers<'_>, written
 }
 
 /// Lets an answer about a directory hold until the next tick.
-pub(super) fn let_directory_stand<T: Standing>(answer: Content<'_, T>) {
-    let Content { mut content, place } = answer;
-    if content.attributes().mode & libc::S_IFMT == libc::S_IFDIR {
-        content.stand(UNTIL_THE_NEXT_TICK);
-        place.copy_from(content.as_slice());
+pub(super) fn let_directory_stand<T: Standing>(answer: &mut Content<'_, T>) {
+    if answer.content.attributes().mode & libc::S_IFMT == libc::S_IFDIR {
+        answer.content.stand(UNTIL_THE_NEXT_TICK);
+        answer.put();
     }
+}
+
+/// Lets the attributes of a file that the guest has just made, which it asks for next, hold until the next tick.
+pub(super) fn let_new_file_stand(mut answer: Content<'_, EntryOut>) {
+    answer.content.attr_valid_nsec = UNTIL_THE_NEXT_TICK;
+    answer.put();
 }

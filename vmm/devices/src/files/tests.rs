@@ -31,6 +31,8 @@ const INIT: u32 = 26;
 const READDIR: u32 = 28;
 const FALLOCATE: u32 = 43;
 const READDIRPLUS: u32 = 44;
+/// What an opening answers about what the guest has of the file.
+const KEEP_CACHE: u8 = 2;
 /// Past the last word.
 const WORDS: u32 = 53;
 
@@ -160,6 +162,20 @@ fn attributes_of_files_hold_for_no_time() {
         let attributes = client.ask(GETATTR, node, &[0; 16], 104).unwrap();
         assert_eq!(attributes[..12], [&[0; 8][..], &u32::to_le_bytes(moment)].concat());
     }
+}
+
+#[test]
+fn an_old_file_is_kept_from_its_second_opening_on_and_a_new_one_is_not() {
+    let (_dir, new) = shared();
+    // Of the repository's, which was there long before this test.
+    let kept = [(env!("CARGO_MANIFEST_DIR"), "Cargo.toml"), (&*new, "file")].map(|(root, name)| {
+        let mut client = Client::of(root, open_files());
+        [(), (), ()].map(|()| {
+            let (node, _) = client.look_up(ROOT, name).unwrap();
+            client.ask(OPEN, node, &[0; 8], 16).unwrap()[8] & KEEP_CACHE != 0
+        })
+    });
+    assert_eq!(kept, [[false, true, true], [false; 3]]);
 }
 
 #[test]
