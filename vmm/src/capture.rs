@@ -98,10 +98,9 @@ pub fn capture(machine: Running, state: &mut File, memory: &File, pages: Pages) 
     if open > 0 {
         return Err(CaptureError::Connected { open });
     }
-    // Raised by a device and not yet noted by the interrupt controller, it would be in neither's state.
-    for (gsi, event) in devices.interrupts().chain([(layout::CONSOLE_GSI, ports.console().interrupt())]) {
-        vm.disconnect_interrupt(gsi, event).map_err(CaptureError::Interrupts)?;
-    }
+    // Raised by the console and not yet noted by the interrupt controller, it would be in neither's state.
+    let console = ports.console().interrupt();
+    vm.disconnect_interrupt(layout::CONSOLE_GSI, console).map_err(CaptureError::Interrupts)?;
     let states = vcpus.iter().map(|vcpu| VcpuState::save(&kvm, vcpu)).collect::<Result<_, _>>()?;
     let saved = MachineState {
         memory_bytes: shape.memory_bytes,

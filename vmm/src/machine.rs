@@ -260,12 +260,9 @@ impl Mapped {
         let Opened { kvm, shape, console, backings, mut stopwatch } = opened;
         let (devices, console) = make(ram.clone(), &window, backings, console)?;
         vm.connect_interrupt(layout::CONSOLE_GSI, console.interrupt())?;
+        devices.connect_interrupts(|gsi| Arc::new(vm.line(gsi)));
         for slot in devices.slots_at_start() {
             connect(&vm, &devices, slot)?;
-        }
-        for slot in devices.quiet_slots() {
-            let (gsi, event) = devices.interrupt(slot);
-            vm.connect_interrupt(gsi, event)?;
         }
         stopwatch.timeline.wired_us = stopwatch.elapsed_us();
         Ok(Wired { kvm, vm, ram, origin, vcpus, devices, ports: Ports::new(console), shape, stopwatch })
@@ -300,8 +297,6 @@ impl Wired {
 
 /// Connects the events of a slot.
 fn connect(vm: &Vm, devices: &DeviceSet, slot: usize) -> Result<(), KvmError> {
-    let (gsi, event) = devices.interrupt(slot);
-    vm.connect_interrupt(gsi, event)?;
     for (address, value, event) in devices.notifiers(slot).chain([devices.idle_write(slot)]) {
         vm.connect_notifier(address, value, event)?;
     }

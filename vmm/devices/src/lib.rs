@@ -2,8 +2,8 @@
 //! virtio-mmio, and a serial console.
 //!
 //! The crate knows neither KVM nor bakes. vCPU threads bring what is written to registers ([`DeviceSet::mmio_write`]);
-//! what they read as is memory of the guest's ([`Window`]); queue notifications and interrupts are eventfds; guest memory is
-//! [`GuestRam`]. A reader follows a request from `transport` (the register file) through `ring` (taking it from a
+//! what they read as is memory of the guest's ([`Window`]); queue notifications are eventfds, interrupts go to an
+//! [`InterruptLine`]; guest memory is [`GuestRam`]. A reader follows a request from `transport` (the register file) through `ring` (taking it from a
 //! queue) to the device's folder, and back through `ring` and its interrupt.
 //!
 //! Whatever a guest writes to a register, a queue or its memory, and whatever a saved state says, is untrusted: it
@@ -31,6 +31,7 @@ mod worker;
 pub use console::{Console, ConsoleState};
 pub use error::DeviceError;
 pub use files::FileServer;
+pub use ring::InterruptLine;
 pub use set::{Backings, DeviceSet, DeviceSetState};
 pub use transport::Window;
 

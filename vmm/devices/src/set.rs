@@ -17,6 +17,7 @@ use crate::layout::{
 };
 use crate::net::Net;
 use crate::poll::{Poll, new_event};
+use crate::ring::InterruptLine;
 use crate::rng::Rng;
 use crate::transport::{Device, Page, Slot, SlotState, Window};
 use crate::vsock::{Vsock, VsockState};
@@ -202,16 +203,11 @@ impl DeviceSet {
     }
 
     /// The slots whose events are to be connected before the guest runs: all but those of further cards, which most
-    /// guests never use, and of the file system without a server. Connecting an event takes as long as restoring a device.
+    /// guests never use, and of the file system without a server, for which a vCPU brings what is written there, which is
+    /// hardly ever. Connecting an event takes as long as restoring a device.
     pub fn slots_at_start(&self) -> impl Iterator<Item = usize> {
-        (0..SLOTS)
-            .filter(|slot| !NET_SLOTS[1..].contains(slot))
-            .filter(|slot| !self.quiet_slots().any(|quiet| quiet == *slot))
-    }
-
-    /// The slots of which only the interrupt is to be connected: a vCPU brings what is written there, which is hardly ever.
-    pub fn quiet_slots(&self) -> impl Iterator<Item = usize> {
-        self.files_worker.is_none().then_some(FILES_SLOT).into_iter()
+        let has_server = self.files_worker.is_some();
+        (0..SLOTS).filter(|slot| !NET_SLOTS[1..].contains(slot)).filter(move |slot| has_server || *slot != FILES_SLOT)
     }
 
     /// The slot of a card whose events aren't connected yet; from then on they count as connected.
@@ -220,14 +216,17 @@ impl DeviceSet {
         (card > 0 && !connected).then(|| NET_SLOTS[card])
     }
 
-    /// Interrupt line of a slot: GSI and the event that raises it (edge).
-    pub fn interrupt(&self, slot: usize) -> (u32, &EventFd) {
-        (slot_gsi(slot), self.slots[slot].device().rings().interrupt.event())
+    /// Connects the interrupt line of each slot, by its GSI; once, before the set is started.
+    pub fn connect_interrupts(&self, line: impl Fn(u32) -> Arc<dyn InterruptLine>) {
+        for (number, slot) in self.slots.iter().enumerate() {
+            slot.device().rings().interrupt.connect(line(slot_gsi(number)));
+        }
     }
 
-    /// Interrupt lines of all slots.
-    pub fn interrupts(&self) -> impl Iterator<Item = (u32, &EventFd)> {
-        (0..SLOTS).map(|slot| self.interrupt(slot))
+    /// Interrupt line of a slot: GSI and the event that is written when it is raised.
+    #[cfg(test)]
+    pub(crate) fn interrupt(&self, slot: usize) -> (u32, &EventFd) {
+        (slot_gsi(slot), self.slots[slot].device().rings().interrupt.event())
     }
 
     /// Queue notifications of a slot: address of the 4-byte register, value that selects the event, the event. A

@@ -8,7 +8,7 @@ mod vm;
 
 pub use kick::{Kickable, ignore_broken_pipes, install_kick_handler, kick_signal};
 pub use vcpu::{set_tsc_offset, set_xsave, tsc_offset};
-pub use vm::{Clock, Vm};
+pub use vm::{Clock, Line, Vm};
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 

@@ -1,6 +1,8 @@
 //! A virtual machine.
 
-use devices::{Window, layout};
+use std::sync::Arc;
+
+use devices::{InterruptLine, Window, layout};
 use kvm_bindings::{KVM_CLOCK_HOST_TSC, KVM_MEM_READONLY, kvm_clock_data, kvm_irqchip, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemory, GuestMemoryRegion};
@@ -24,16 +26,40 @@ fn host_tsc() -> u64 {
     unsafe { std::arch::x86_64::_rdtsc() }
 }
 
+/// An interrupt line (edge) of a VM, raised by a call: behind an event, KVM raises a line of this kind in a thread of the
+/// kernel's, which has to be woken first.
+#[derive(Debug)]
+pub struct Line {
+    fd: Arc<VmFd>,
+    gsi: u32,
+}
+
+impl Line {
+    /// Raises it once. When this returns, the interrupt controllers have noted it.
+    pub fn pulse(&self) -> Result<(), KvmError> {
+        self.fd.set_irq_line(self.gsi, true).map_err(refused("KVM_IRQ_LINE"))?;
+        self.fd.set_irq_line(self.gsi, false).map_err(refused("KVM_IRQ_LINE"))
+    }
+}
+
+impl InterruptLine for Line {
+    fn raise(&self) {
+        // Refused only for a line that there isn't, or without interrupt controllers.
+        let pulsed = self.pulse();
+        debug_assert!(pulsed.is_ok(), "{pulsed:?}");
+    }
+}
+
 /// A virtual machine. It keeps what is memory to its guest mapped for as long as it exists.
 #[derive(Debug)]
 pub struct Vm {
-    fd: VmFd,
+    fd: Arc<VmFd>,
     memory: Option<(GuestRam, Window)>,
 }
 
 impl Vm {
     pub(super) fn new(fd: VmFd) -> Self {
-        Self { fd, memory: None }
+        Self { fd: Arc::new(fd), memory: None }
     }
 
     /// Gives the guest its memory, one slot per region, and its devices' registers, for it to read. Before anything is put on the I/O bus: adding a slot later
@@ -82,10 +108,9 @@ impl Vm {
         self.fd.unregister_irqfd(event, gsi).map_err(refused("KVM_IRQFD"))
     }
 
-    /// Raises the interrupt line (edge) once. When this returns, the interrupt controllers have noted it.
-    pub fn pulse_interrupt(&self, gsi: u32) -> Result<(), KvmError> {
-        self.fd.set_irq_line(gsi, true).map_err(refused("KVM_IRQ_LINE"))?;
-        self.fd.set_irq_line(gsi, false).map_err(refused("KVM_IRQ_LINE"))
+    /// An interrupt line.
+    pub fn line(&self, gsi: u32) -> Line {
+        Line { fd: Arc::clone(&self.fd), gsi }
     }
 
     /// Writes the event whenever a guest writes `value`, 4 bytes, to the address.

@@ -1,16 +1,22 @@
 //! The interrupt line of a slot and the register that says why it was raised.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_NEEDS_RESET;
 use virtio_bindings::virtio_mmio::{
     VIRTIO_MMIO_INT_CONFIG, VIRTIO_MMIO_INT_VRING, VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_STATUS,
 };
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::DeviceError;
-use crate::poll::new_event;
 use crate::transport::Page;
+
+/// Where a device's interrupts go.
+pub trait InterruptLine: fmt::Debug + Send + Sync {
+    /// Raises it (edge). When this returns, the interrupt controllers have noted it.
+    fn raise(&self);
+}
 
 /// Raised by the device, acknowledged by the driver (virtio 1.3 §4.2.2, InterruptStatus and InterruptACK).
 ///
@@ -20,24 +26,43 @@ use crate::transport::Page;
 pub(crate) struct Interrupt {
     page: Page,
     needs_reset: AtomicBool,
-    event: EventFd,
+    line: OnceLock<Arc<dyn InterruptLine>>,
+    /// What tests hear of it.
+    #[cfg(test)]
+    event: vmm_sys_util::eventfd::EventFd,
 }
 
 impl Interrupt {
     pub(crate) fn new(page: Page) -> Result<Self, DeviceError> {
         page.store(VIRTIO_MMIO_INTERRUPT_STATUS, VIRTIO_MMIO_INT_VRING);
-        Ok(Self { page, needs_reset: AtomicBool::new(false), event: new_event()? })
+        Ok(Self {
+            page,
+            needs_reset: AtomicBool::new(false),
+            line: OnceLock::new(),
+            #[cfg(test)]
+            event: crate::poll::new_event()?,
+        })
     }
 
-    /// The event that carries the line.
-    pub(crate) fn event(&self) -> &EventFd {
+    /// Connects the line, once: before the guest runs.
+    pub(crate) fn connect(&self, line: Arc<dyn InterruptLine>) {
+        let connected = self.line.set(line);
+        debug_assert!(connected.is_ok(), "a line is connected once");
+    }
+
+    /// What is written when the line is raised.
+    #[cfg(test)]
+    pub(crate) fn event(&self) -> &vmm_sys_util::eventfd::EventFd {
         &self.event
     }
 
     /// Says that buffers were used.
     pub(crate) fn signal_used(&self) {
-        // Fails only when the counter is at its limit, and then the event is pending anyway.
-        let _ = self.event.write(1);
+        #[cfg(test)]
+        self.event.write(1).unwrap();
+        if let Some(line) = self.line.get() {
+            line.raise();
+        }
     }
 
     /// Notes a change of the configuration space, or of the status register by the device's own doing, for

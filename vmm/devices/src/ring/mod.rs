@@ -17,6 +17,7 @@ use vmm_sys_util::eventfd::EventFd;
 pub(crate) use buffers::Buffers;
 pub(crate) use chain::{Chain, Request};
 pub(crate) use interrupt::Interrupt;
+pub use interrupt::InterruptLine;
 pub(crate) use queue::{Broken, Ring, RingState};
 
 use crate::poll::new_event;

@@ -39,7 +39,7 @@ pub fn begin_generation(ram: &GuestRam) -> Result<(), GenerationError> {
 /// Tells a guest that was another machine before. After the interrupt controllers' state, of which the interrupt
 /// becomes a part, and before the vCPUs run: it is then the first thing that the guest sees.
 pub fn announce_generation(vm: &Vm) -> Result<(), GenerationError> {
-    Ok(vm.pulse_interrupt(GENERATION_GSI)?)
+    Ok(vm.line(GENERATION_GSI).pulse()?)
 }
 
 #[cfg(test)]
