@@ -32,6 +32,7 @@ a_start_was_logged() { [ "$(start_lines | wc -l)" -gt $starts ]; }
 mode_of() { sed -E 's/.*mode="?([^" ]+)"?.*/\1/'; }
 answer_of() { sed -E 's/.*spawn_to_answer_us=([0-9]+).*/\1/'; }
 
+bake_once() { supermachine bake $image --force >bake.log 2>&1; }
 # Those that are in use stay.
 forget_bakes() { supermachine prune --all >/dev/null && supermachine ls --json | jq -e '.bakes == []' >/dev/null; }
 
@@ -91,7 +92,7 @@ for ((i = 0; i < runs; i++)); do
     done
 done
 for ((i = 0; i < cold_runs; i++)); do
-    timed supermachine bake $image --force >>baking 2>bake.log || fail "$(cat bake.log)"
+    timed bake_once >>baking || fail "$(cat bake.log)"
 done
 ctr run --detach $image runs-runc sleep infinity
 ctr run --detach "${ours[@]}" $image runs-ours sleep infinity

@@ -1,9 +1,9 @@
 # Sourced by benchmarks: times, medians, and what is to be reached.
 
-# Usage: timed COMMAND...; prints the microseconds that it took.
+# Usage: timed COMMAND...; prints the microseconds that it took, or fails as it does.
 timed() {
     local start=$EPOCHREALTIME end
-    "$@"
+    "$@" || return
     end=$EPOCHREALTIME
     echo $((${end/./} - ${start/./}))
 }
