@@ -8,7 +8,6 @@ mod server;
 mod standing;
 #[cfg(test)]
 mod tests;
-mod versions;
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};

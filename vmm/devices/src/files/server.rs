@@ -6,13 +6,12 @@ use std::io;
 use std::time::Duration;
 
 use virtiofsd::descriptor_utils::{Reader, Writer};
-use virtiofsd::fuse::{AttrOut, EntryOut, InHeader, Opcode, OpenOptions, OpenOut, OutHeader};
+use virtiofsd::fuse::{AttrOut, EntryOut, GETATTR_FH, InHeader, Opcode, OpenOut, OutHeader};
 use virtiofsd::passthrough::{CachePolicy, Config, NegotiationMode, PassthroughFs};
 use virtiofsd::server::Server;
 
 use super::notices::Notices;
-use super::standing::{content_of, let_directory_stand, let_new_file_stand};
-use super::versions::Versions;
+use super::standing::{content_of, let_attributes_stand, let_directory_stand};
 use crate::ring::{Buffers, Chain, Request};
 use crate::sys::View;
 
@@ -20,7 +19,6 @@ use crate::sys::View;
 pub struct FileServer {
     server: Server<PassthroughFs>,
     notices: Notices,
-    versions: Versions,
 }
 
 impl FileServer {
@@ -46,11 +44,7 @@ impl FileServer {
             guest_fd_limit: limit,
             ..Config::default()
         };
-        Ok(Self {
-            server: Server::new(PassthroughFs::new(config)?),
-            notices: Notices::new(),
-            versions: Versions::new(),
-        })
+        Ok(Self { server: Server::new(PassthroughFs::new(config)?), notices: Notices::new() })
     }
 
     /// Answers a request; returns the bytes written to it. One that makes no sense is given back as it is.
@@ -64,50 +58,69 @@ impl FileServer {
         if let Some(written) = self.notices.answer(&header, &reader, &mut writer) {
             return written;
         }
-        let name = self.notices.looked_up(&header, &reader);
+        let asked = Asked::of(&header, &reader, &self.notices);
         let written = self.server.handle_message(reader, writer, None::<&mut ()>).unwrap_or_else(|error| {
             tracing::debug!(%error, "a request for files makes no sense");
             0
         });
         let written = u32::try_from(written).unwrap_or(0);
         let Ok(Request { writable, .. }) = chain.request else { return written };
-        self.add_to_answer(&header, name, writable, written);
+        self.add_to_answer(asked, writable, written);
         written
     }
 
-    /// Says how long an answer holds, and whether an opened file's content may be kept; and remembers what was told of a
-    /// file, and of a name that was looked up.
-    fn add_to_answer(&self, header: &InHeader, name: Option<u64>, answer: Buffers<'_>, written: u32) {
-        match Opcode::try_from(header.opcode).ok() {
-            Some(Opcode::Lookup) => {
-                if let Some(name) = name
-                    && let Some(mut entry) = content_of::<EntryOut>(answer, written, 0)
-                {
+    /// Says how long an answer holds, and remembers the name that was looked up if it was found.
+    fn add_to_answer(&self, asked: Asked, answer: Buffers<'_>, written: u32) {
+        match asked {
+            Asked::Name(name) => {
+                if let Some(entry) = content_of::<EntryOut>(answer, written, 0) {
                     self.notices.remember(name);
-                    self.versions.tell(entry.content.nodeid, &entry.content.attr);
-                    let_directory_stand(&mut entry);
+                    let_directory_stand(entry);
                 }
             }
-            Some(Opcode::Getattr) => {
-                if let Some(mut attributes) = content_of::<AttrOut>(answer, written, 0) {
-                    self.versions.tell(header.nodeid, &attributes.content.attr);
-                    let_directory_stand(&mut attributes);
+            Asked::Attributes { of_open_file: true } => {
+                if let Some(attributes) = content_of::<AttrOut>(answer, written, 0) {
+                    let_attributes_stand(attributes);
                 }
             }
-            Some(Opcode::Create) => {
+            Asked::Attributes { of_open_file: false } => {
+                if let Some(attributes) = content_of::<AttrOut>(answer, written, 0) {
+                    let_directory_stand(attributes);
+                }
+            }
+            Asked::NewFile => {
                 if let Some(entry) = content_of::<EntryOut>(answer, written, size_of::<OpenOut>()) {
-                    let_new_file_stand(entry);
+                    let_attributes_stand(entry);
                 }
             }
-            Some(Opcode::Open) => {
-                if let Some(mut opened) = content_of::<OpenOut>(answer, written, 0)
-                    && self.versions.may_keep(header.nodeid)
-                {
-                    opened.content.open_flags |= OpenOptions::KEEP_CACHE.bits();
-                    opened.put();
-                }
+            Asked::Other => {}
+        }
+    }
+}
+
+/// What a request asks for, as far as its answer is added to.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// A name, by its hash. Not by the agent.
+    Name(u64),
+    Attributes {
+        of_open_file: bool,
+    },
+    NewFile,
+    Other,
+}
+
+impl Asked {
+    fn of(header: &InHeader, reader: &Reader<'_>, notices: &Notices) -> Self {
+        match Opcode::try_from(header.opcode) {
+            Ok(Opcode::Lookup) => notices.looked_up(header, reader).map_or(Self::Other, Self::Name),
+            Ok(Opcode::Getattr) => {
+                let mut request = reader.clone();
+                let flags = request.read_obj::<InHeader>().and_then(|_header| request.read_obj::<u32>());
+                Self::Attributes { of_open_file: flags.is_ok_and(|flags| flags & GETATTR_FH != 0) }
             }
-            _ => {}
+            Ok(Opcode::Create) => Self::NewFile,
+            _ => Self::Other,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! How long what a guest is told holds.
 //!
 //! Names and attributes hold for one system call, so that what changes on the host is seen at once, but for those of
-//! directories, each step of each path being one, which asks for its name and then for its permissions, and the attributes
-//! of a file that was made a moment ago. They hold until the guest's clock has ticked, the shortest time that its kernel
-//! knows.
+//! directories, each step of each path being one, which asks for its name and then for its permissions; and attributes of a
+//! file that was made a moment ago, or that is asked about because it is open, which every `read` does. They hold until the
+//! guest's clock has ticked, the shortest time that its kernel knows. Who opens a file asks for its name, and has what
+//! there is by then.
 
 use virtiofsd::fuse::{Attr, AttrOut, EntryOut, OutHeader};
 use vm_memory::ByteValued;
@@ -16,7 +17,10 @@ const UNTIL_THE_NEXT_TICK: u32 = 1;
 /// An answer's content that says how long it holds.
 pub(super) trait Standing: ByteValued {
     fn attributes(&self) -> &Attr;
-    fn stand(&mut self, nanoseconds: u32);
+    /// Has its attributes hold until the next tick.
+    fn let_attributes_stand(&mut self);
+    /// Has all of it hold until the next tick.
+    fn let_stand(&mut self);
 }
 
 impl Standing for EntryOut {
@@ -24,9 +28,13 @@ impl Standing for EntryOut {
         &self.attr
     }
 
-    fn stand(&mut self, nanoseconds: u32) {
-        self.entry_valid_nsec = nanoseconds;
-        self.attr_valid_nsec = nanoseconds;
+    fn let_attributes_stand(&mut self) {
+        self.attr_valid_nsec = UNTIL_THE_NEXT_TICK;
+    }
+
+    fn let_stand(&mut self) {
+        self.entry_valid_nsec = UNTIL_THE_NEXT_TICK;
+        self.let_attributes_stand();
     }
 }
 
@@ -35,27 +43,24 @@ impl Standing for AttrOut {
         &self.attr
     }
 
-    fn stand(&mut self, nanoseconds: u32) {
-        self.attr_valid_nsec = nanoseconds;
+    fn let_attributes_stand(&mut self) {
+        self.attr_valid_nsec = UNTIL_THE_NEXT_TICK;
+    }
+
+    fn let_stand(&mut self) {
+        self.let_attributes_stand();
     }
 }
 
 /// An answer's content and where it is.
 pub(super) struct Content<'m, T> {
-    pub(super) content: T,
+    content: T,
     place: Buffers<'m>,
-}
-
-impl<T: ByteValued> Content<'_, T> {
-    /// Puts what was changed where it is.
-    pub(super) fn put(&self) {
-        self.place.copy_from(self.content.as_slice());
-    }
 }
 
 /// Reads the beginning of an answer's content, if that and `rest` more bytes are what was written: one that failed is
 /// shorter.
-pub(super) fn content_of<T: ByteValued + Default>(
+pub(super) fn content_of<T: Standing + Default>(
     mut answer: Buffers<'_>,
     written: u32,
     rest: usize,
@@ -70,16 +75,18 @@ pub(super) fn content_of<T: ByteValued + Default>(
     Some(Content { content, place })
 }
 
-/// Lets an answer about a directory hold until the next tick.
-pub(super) fn let_directory_stand<T: Standing>(answer: &mut Content<'_, T>) {
-    if answer.content.attributes().mode & libc::S_IFMT == libc::S_IFDIR {
-        answer.content.stand(UNTIL_THE_NEXT_TICK);
-        answer.put();
+/// Lets an answer about a directory hold.
+pub(super) fn let_directory_stand<T: Standing>(answer: Content<'_, T>) {
+    let Content { mut content, place } = answer;
+    if content.attributes().mode & libc::S_IFMT == libc::S_IFDIR {
+        content.let_stand();
+        place.copy_from(content.as_slice());
     }
 }
 
-/// Lets the attributes of a file that the guest has just made, which it asks for next, hold until the next tick.
-pub(super) fn let_new_file_stand(mut answer: Content<'_, EntryOut>) {
-    answer.content.attr_valid_nsec = UNTIL_THE_NEXT_TICK;
-    answer.put();
+/// Lets the attributes in an answer hold.
+pub(super) fn let_attributes_stand<T: Standing>(answer: Content<'_, T>) {
+    let Content { mut content, place } = answer;
+    content.let_attributes_stand();
+    place.copy_from(content.as_slice());
 }

@@ -29,10 +29,11 @@ const READ: u32 = 15;
 const SETXATTR: u32 = 21;
 const INIT: u32 = 26;
 const READDIR: u32 = 28;
+const CREATE: u32 = 35;
 const FALLOCATE: u32 = 43;
 const READDIRPLUS: u32 = 44;
-/// What an opening answers about what the guest has of the file.
-const KEEP_CACHE: u8 = 2;
+/// A flag: about an open file.
+const GETATTR_FH: u64 = 1;
 /// Past the last word.
 const WORDS: u32 = 53;
 
@@ -154,28 +155,19 @@ fn a_file_is_read() {
 }
 
 #[test]
-fn attributes_of_files_hold_for_no_time() {
+fn attributes_of_files_hold_for_no_time_but_those_of_new_and_open_ones() {
     let (_dir, shared) = shared();
     let mut client = Client::of(&shared, open_files());
     let (file, _) = client.look_up(ROOT, "file").unwrap();
-    for (node, moment) in [(file, 0), (ROOT, 1)] {
-        let attributes = client.ask(GETATTR, node, &[0; 16], 104).unwrap();
+    let opened = client.ask(OPEN, file, &[0; 8], 16).unwrap()[..8].to_vec();
+    for (node, flags, moment) in [(file, 0, 0), (ROOT, 0, 1), (file, GETATTR_FH, 1)] {
+        let request = [&flags.to_le_bytes()[..], &opened].concat();
+        let attributes = client.ask(GETATTR, node, &request, 104).unwrap();
         assert_eq!(attributes[..12], [&[0; 8][..], &u32::to_le_bytes(moment)].concat());
     }
-}
-
-#[test]
-fn an_old_file_is_kept_from_its_second_opening_on_and_a_new_one_is_not() {
-    let (_dir, new) = shared();
-    // Of the repository's, which was there long before this test.
-    let kept = [(env!("CARGO_MANIFEST_DIR"), "Cargo.toml"), (&*new, "file")].map(|(root, name)| {
-        let mut client = Client::of(root, open_files());
-        [(), (), ()].map(|()| {
-            let (node, _) = client.look_up(ROOT, name).unwrap();
-            client.ask(OPEN, node, &[0; 8], 16).unwrap()[8] & KEEP_CACHE != 0
-        })
-    });
-    assert_eq!(kept, [[false, true, true], [false; 3]]);
+    let request = [libc::O_CREAT | libc::O_WRONLY, 0o600, 0, 0].map(i32::to_le_bytes).concat();
+    let created = client.ask(CREATE, ROOT, &[request, name_of("new")].concat(), 144).unwrap();
+    assert_eq!(created[16..40], [&[0; 20][..], &u32::to_le_bytes(1)].concat());
 }
 
 #[test]
