@@ -81,7 +81,8 @@ impl Vm {
         };
         for (slot, region) in (0..).zip(regions.chain([window])) {
             let region = kvm_userspace_memory_region { slot, ..region };
-            // SAFETY: the region is live memory of exactly this size, and `self.memory` keeps it alive.
+            // SAFETY: the region is live memory of exactly this size. `self.memory` keeps it alive, and so do the devices,
+            // which hold the VM's descriptor too (`Line`): KVM has no use for it once both are gone.
             unsafe { self.fd.set_user_memory_region(region) }.map_err(refused("KVM_SET_USER_MEMORY_REGION"))?;
         }
         self.memory = Some((ram.clone(), registers.clone()));
