@@ -33,6 +33,7 @@ mode_of() { sed -E 's/.*mode="?([^" ]+)"?.*/\1/'; }
 answer_of() { sed -E 's/.*spawn_to_answer_us=([0-9]+).*/\1/'; }
 
 bake_once() { supermachine bake $image --force >bake.log 2>&1; }
+
 # Those that are in use stay.
 forget_bakes() { supermachine prune --all >/dev/null && supermachine ls --json | jq -e '.bakes == []' >/dev/null; }
 

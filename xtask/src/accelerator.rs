@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::machine::QEMU;
 use crate::paths;
 
 /// How QEMU runs the host.
@@ -22,6 +21,11 @@ pub(crate) enum Accelerator {
     CountedEmulation,
 }
 
+/// QEMU's program.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+/// Where Debian's QEMU has what is in a machine before its disk.
+const FIRMWARE: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
+
 /// All that the emulator has but
 /// - `cmpxchg16b`: QEMU 7.2 was seen to mix the flags that follow from it up with those of an earlier instruction, and the
 ///   kernel's allocator of small objects trusts them;
@@ -30,15 +34,18 @@ pub(crate) enum Accelerator {
 const EMULATED_CPU: &str = "max,-cx16,-erms,-fsrm";
 
 impl Accelerator {
-    /// QEMU's arguments for it.
-    pub(crate) fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            Self::Emulation => &["-accel", "tcg", "-cpu", EMULATED_CPU],
-            Self::CountedEmulation => {
-                &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-cpu", EMULATED_CPU]
+    /// Adds QEMU and its arguments to a command; `emulator` is the one that emulates.
+    pub(crate) fn add_to(self, command: &mut Command, emulator: &Path) {
+        let arguments: &[_] = match self {
+            Self::Kvm => {
+                command.arg(QEMU).args(["-accel", "kvm", "-cpu", "host"]);
+                return;
             }
-        }
+            Self::Emulation => &["-accel", "tcg"],
+            Self::CountedEmulation => &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"],
+        };
+        command.arg(emulator).args(FIRMWARE.iter().flat_map(|folder| ["-L", folder]));
+        command.args(arguments).args(["-cpu", EMULATED_CPU]);
     }
 
     /// KVM where it runs a kernel and lets that kernel run VMs of its own,

@@ -64,6 +64,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         let mut host = Host::new(&parts, disk.clone(), &job);
         host.accelerator = clock.accelerator();
         if clock == Clock::Instructions {
+            // Of which the disk may take 4 GiB.
             job.write("state-in-memory", "")?;
             host.memory_mib = 8192;
         }

@@ -8,17 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use crate::accelerator::Accelerator;
+use crate::accelerator::{Accelerator, QEMU};
 use crate::clock::Clock;
 use crate::job::{Flavour, Job};
 use crate::paths;
 use crate::product::Product;
 use crate::step::step;
-
-/// QEMU's program.
-pub(crate) const QEMU: &str = "qemu-system-x86_64";
-/// Where Debian's QEMU has what is in a machine before its disk.
-const FIRMWARE: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 
 /// What a host is made of, in the cache.
 #[derive(Debug)]
@@ -215,13 +210,7 @@ impl<'a> Host<'a> {
         // However this process ends, the machine ends with it.
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL"]);
-        match self.accelerator {
-            Accelerator::Kvm => qemu.arg(QEMU),
-            Accelerator::Emulation | Accelerator::CountedEmulation => {
-                qemu.arg(&self.emulator).args(FIRMWARE.iter().flat_map(|folder| ["-L", folder]))
-            }
-        };
-        qemu.args(self.accelerator.arguments());
+        self.accelerator.add_to(&mut qemu, &self.emulator);
         // One vCPU: with two, nested guests hang whatever they run.
         qemu.args(["-smp", "1", "-m", &format!("{memory}M"), "-nodefaults", "-display", "none", "-no-reboot"]);
         qemu.args(["-object", &format!("memory-backend-memfd,id=ram,size={memory}M,share=on")]);

@@ -174,7 +174,7 @@ impl Task<'_> {
         }
     }
 
-    /// Makes an image with further files, unless it is there.
+    /// Makes an image with further files.
     async fn extend(&self, image: &str, name: &str) -> Result<String, BakeCommandError> {
         let arguments::Bake { namespace, address, extra_file, .. } = self.options;
         self.progress.tell("putting files into the image");

@@ -1,7 +1,7 @@
 //! What an image's documents say (OCI image specification: index, manifest, configuration).
 
 use serde::Deserialize;
-use supermachine::Hasher;
+use supermachine::Digest;
 
 /// An image that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,8 @@ fn architecture() -> &'static str {
     }
 }
 
-fn read<'d, T: Deserialize<'d>>(document: &'static str, bytes: &'d [u8]) -> Result<T, ImageError> {
+/// Reads a document, which the error calls so.
+pub(crate) fn read<'d, T: Deserialize<'d>>(document: &'static str, bytes: &'d [u8]) -> Result<T, ImageError> {
     serde_json::from_slice(bytes).map_err(|source| ImageError::Document { document, source })
 }
 
@@ -132,11 +133,8 @@ fn chain_id(diff_ids: &[String]) -> Result<String, ImageError> {
     if let Some(diff_id) = diff_ids.iter().find(|diff_id| bad(diff_id)) {
         return Err(ImageError::DiffId { diff_id: diff_id.clone() });
     }
-    Ok(rest.iter().fold(first.clone(), |chain, diff_id| {
-        let mut hasher = Hasher::default();
-        hasher.update(format!("{chain} {diff_id}").as_bytes());
-        format!("sha256:{}", hasher.finish())
-    }))
+    let join = |chain, diff_id| format!("sha256:{}", Digest::of(format!("{chain} {diff_id}").as_bytes()));
+    Ok(rest.iter().fold(first.clone(), join))
 }
 
 #[cfg(test)]

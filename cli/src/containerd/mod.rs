@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use generated::{content, images};
-pub(crate) use image::{Image, ImageError};
+pub(crate) use image::{Image, ImageError, read};
 pub(crate) use name::normalize;
 
 #[allow(

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::Read;
 
 use serde_json::{Map, Value, json};
-use supermachine::Hasher;
+use supermachine::Digest;
 use tar::{Builder, EntryType, Header};
 
 use super::ExtraFilesError;
 use super::layer::Layer;
-use crate::containerd::Documents;
+use crate::containerd::{Documents, read};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -24,7 +24,7 @@ pub(super) fn write(base: &Documents, layer: Layer, name: &str, to: &mut File) -
     let Layer { file, digest, bytes } = layer;
     let layer_digest = format!("sha256:{digest}");
 
-    let mut config = parse("configuration", &base.config)?;
+    let mut config: Map<String, Value> = read("configuration", &base.config)?;
     let created = config.get("created").cloned();
     member(&mut config, "configuration", "rootfs")?
         .get_mut("diff_ids")
@@ -40,7 +40,7 @@ pub(super) fn write(base: &Documents, layer: Layer, name: &str, to: &mut File) -
     }
     let config = Blob::new(&config);
 
-    let mut manifest = parse("manifest", &base.manifest)?;
+    let mut manifest: Map<String, Value> = read("manifest", &base.manifest)?;
     let kind = manifest.get("mediaType").and_then(Value::as_str).unwrap_or(MANIFEST).to_owned();
     let layer_kind = if kind == DOCKER_MANIFEST { DOCKER_LAYER } else { LAYER };
     let described = member(&mut manifest, "manifest", "config")?;
@@ -89,18 +89,13 @@ struct Blob {
 impl Blob {
     fn new(document: &Map<String, Value>) -> Self {
         let content = json!(document).to_string();
-        let mut hasher = Hasher::default();
-        hasher.update(content.as_bytes());
-        Self { content, digest: format!("sha256:{}", hasher.finish()) }
+        let digest = format!("sha256:{}", Digest::of(content.as_bytes()));
+        Self { content, digest }
     }
 
     fn path(&self) -> String {
         format!("blobs/{}", self.digest.replace(':', "/"))
     }
-}
-
-fn parse(document: &'static str, bytes: &[u8]) -> Result<Map<String, Value>, ExtraFilesError> {
-    serde_json::from_slice(bytes).map_err(|source| ExtraFilesError::Document { document, source })
 }
 
 fn member<'d>(
@@ -118,6 +113,7 @@ mod tests {
 
     use super::super::{ExtraFile, layer};
     use super::*;
+    use crate::containerd::ImageError;
 
     fn documents(manifest_kind: &str) -> Documents {
         let manifest = json!({"mediaType": manifest_kind, "config": {"mediaType": "c", "digest": "sha256:0", "size": 1},
@@ -149,9 +145,7 @@ mod tests {
             assert_eq!(files.len(), 5);
             let blob = |described: &Value| -> &[u8] {
                 let content = &files[&format!("blobs/{}", described["digest"].as_str().unwrap().replace(':', "/"))];
-                let mut hasher = Hasher::default();
-                hasher.update(content);
-                assert_eq!(described["digest"], format!("sha256:{}", hasher.finish()));
+                assert_eq!(described["digest"], format!("sha256:{}", Digest::of(content)));
                 assert_eq!(described["size"], content.len());
                 content
             };
@@ -175,7 +169,10 @@ mod tests {
         let file = || tempfile::tempfile().unwrap();
         let without = |manifest: &str, config: &str| Documents { manifest: manifest.into(), config: config.into() };
         let error = write(&without("{}", "[]"), layer(), "n", &mut file()).unwrap_err();
-        assert!(matches!(error, ExtraFilesError::Document { document: "configuration", .. }), "{error}");
+        assert!(
+            matches!(error, ExtraFilesError::Image(ImageError::Document { document: "configuration", .. })),
+            "{error}"
+        );
         let config = r#"{"rootfs": {"diff_ids": []}}"#;
         for (manifest, wanted) in [("{}", "config"), (r#"{"config": {}}"#, "layers")] {
             let error = write(&without(manifest, config), layer(), "n", &mut file()).unwrap_err();

@@ -1,11 +1,11 @@
 //! A layer with files of the host: root's, and as old as can be, so that only their content counts.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use supermachine::{Digest, Hasher};
+use supermachine::Digest;
 use tar::{Builder, EntryType, Header};
 
 use super::{ExtraFile, ExtraFilesError};
@@ -21,17 +21,20 @@ pub(super) struct Layer {
 /// Writes files into a layer.
 pub(super) fn write(files: &[ExtraFile]) -> Result<Layer, ExtraFilesError> {
     let file = tempfile::tempfile().map_err(ExtraFilesError::Write)?;
-    let mut archive = Builder::new(Hashed { file, hasher: Hasher::default(), bytes: 0 });
+    let mut archive = Builder::new(file);
     for ExtraFile { host, guest } in files {
         append(&mut archive, host, guest.strip_prefix("/").unwrap_or(guest))?;
     }
-    let Hashed { mut file, hasher, bytes } = archive.into_inner().map_err(ExtraFilesError::Write)?;
-    file.rewind().map_err(ExtraFilesError::Write)?;
-    Ok(Layer { file, digest: hasher.finish(), bytes })
+    let finish = || {
+        let mut file = archive.into_inner()?;
+        file.rewind()?;
+        Ok(Layer { digest: Digest::of_file(&file)?, bytes: file.metadata()?.len(), file })
+    };
+    finish().map_err(ExtraFilesError::Write)
 }
 
 /// Appends what is at a path, and everything below it.
-fn append(archive: &mut Builder<Hashed>, path: &Path, name: &Path) -> Result<(), ExtraFilesError> {
+fn append(archive: &mut Builder<File>, path: &Path, name: &Path) -> Result<(), ExtraFilesError> {
     let unreadable = |source| ExtraFilesError::Read { path: path.to_owned(), source };
     let metadata = fs::symlink_metadata(path).map_err(unreadable)?;
     let kind = metadata.file_type();
@@ -68,26 +71,6 @@ fn header(kind: EntryType, metadata: &Metadata, bytes: u64) -> Header {
     header.set_mtime(0);
     header.set_size(bytes);
     header
-}
-
-/// A file whose digest and length are known when it is written.
-struct Hashed {
-    file: File,
-    hasher: Hasher,
-    bytes: u64,
-}
-
-impl Write for Hashed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }
 
 #[cfg(test)]

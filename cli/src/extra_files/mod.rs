@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::containerd::Documents;
+use crate::containerd::{Documents, ImageError};
 
 /// A file or directory of the host, and where an image is to have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,14 +56,9 @@ pub(crate) enum ExtraFilesError {
     /// The archive.
     #[error("cannot write the image; is there room in {}?", std::env::temp_dir().display())]
     Write(#[source] io::Error),
-    /// A document of the image it is made of.
-    #[error("the image's {document} can't be read")]
-    Document {
-        /// Which one.
-        document: &'static str,
-        #[source]
-        source: serde_json::Error,
-    },
+    /// The image it is made of makes no sense.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// A document without something that every one has.
     #[error("the image's {document} has no {member}")]
     Incomplete {

@@ -78,14 +78,10 @@ impl FileServer {
                     let_directory_stand(entry);
                 }
             }
-            Asked::Attributes { of_open_file: true } => {
+            Asked::Attributes { of_open_file } => {
                 if let Some(attributes) = content_of::<AttrOut>(answer, written, 0) {
-                    let_attributes_stand(attributes);
-                }
-            }
-            Asked::Attributes { of_open_file: false } => {
-                if let Some(attributes) = content_of::<AttrOut>(answer, written, 0) {
-                    let_directory_stand(attributes);
+                    let stand = if of_open_file { let_attributes_stand } else { let_directory_stand };
+                    stand(attributes);
                 }
             }
             Asked::NewFile => {

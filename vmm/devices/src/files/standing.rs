@@ -20,7 +20,9 @@ pub(super) trait Standing: ByteValued {
     /// Has its attributes hold until the next tick.
     fn let_attributes_stand(&mut self);
     /// Has all of it hold until the next tick.
-    fn let_stand(&mut self);
+    fn let_stand(&mut self) {
+        self.let_attributes_stand();
+    }
 }
 
 impl Standing for EntryOut {
@@ -45,10 +47,6 @@ impl Standing for AttrOut {
 
     fn let_attributes_stand(&mut self) {
         self.attr_valid_nsec = UNTIL_THE_NEXT_TICK;
-    }
-
-    fn let_stand(&mut self) {
-        self.let_attributes_stand();
     }
 }
 
