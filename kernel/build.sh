@@ -29,7 +29,7 @@ require_packages() {
 content_key() {
     local version=$1
     {
-        cd "$here" && sha256sum build.sh source config/*.config "config/$arch"/*.config
+        cd "$here" && sha256sum build.sh source patches/*.patch config/*.config "config/$arch"/*.config
         echo "$arch $version"
         gcc --version | head -n 1
         ld --version | head -n 1
@@ -72,6 +72,15 @@ unpack() {
     mkdir -p "$work/source" "$work/build"
     say "unpacking $tarball"
     tar -xf "$tarball" -C "$work/source" --strip-components=1
+}
+
+# A patch that a point release has left without its place ends the build.
+apply_patches() {
+    local patch
+    for patch in "$here"/patches/*.patch; do
+        say "applying ${patch##*/}"
+        patch --strip=1 --fuzz=0 --silent --directory="$work/source" < "$patch" >&2 || die "$patch doesn't fit this source"
+    done
 }
 
 configure() {
@@ -146,6 +155,7 @@ main() {
         say "building $package $version for $arch"
         SECONDS=0
         unpack "$package"
+        apply_patches
         configure
         compile "$cache/kernel-$key.log"
         collect "$work/out" "$package $version"

@@ -297,7 +297,7 @@ impl Wired {
 
 /// Connects the events of a slot.
 fn connect(vm: &Vm, devices: &DeviceSet, slot: usize) -> Result<(), KvmError> {
-    for (address, value, event) in devices.notifiers(slot).chain([devices.idle_write(slot)]) {
+    for (address, value, event) in devices.notifiers(slot) {
         vm.connect_notifier(address, value, event)?;
     }
     Ok(())

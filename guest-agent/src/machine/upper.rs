@@ -5,6 +5,7 @@ use std::io::{BufReader, BufWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use agent_proto::export_upper_response::State;
 use agent_proto::{ExportUpperRequest, ExportUpperResponse, RootFilesystem};
@@ -54,25 +55,28 @@ pub(super) async fn mount(
 }
 
 /// Ends the mount for a container once its root file system, which lies on it, is detached by `detach_root`. What was
-/// written is on the disk before: the root's last users die with the container, which the kernel may still be cleaning
-/// up, so that the disk can't be let go of at once.
+/// written is on the disk before, and the mount is no more. The disk isn't let go of yet: the root's last users die with
+/// the container, which the kernel may still be cleaning up, and ext4 takes its time for its end, which a thread waits for.
 pub(super) fn unmount_after(
     upper: &Upper,
     detach_root: impl FnOnce() -> Result<(), RootfsError>,
 ) -> Result<(), RootfsError> {
     let point = upper.mount_point();
     // One that failed to be mounted has nothing.
-    if stop_waiting_for_medium(&point)? {
-        flush(&point)?;
-    }
+    let is_mounted = stop_waiting_for_medium(&point)?;
+    let held = is_mounted.then(|| flush(&point)).transpose()?;
     detach_root()?;
-    detach(&point)
+    detach(&point)?;
+    // Without a thread it is waited for here.
+    let _thread = thread::Builder::new().name("unmount".to_owned()).spawn(move || drop(held));
+    Ok(())
 }
 
-/// Brings what was written to the disk.
-fn flush(point: &Path) -> Result<(), RootfsError> {
+/// Brings what was written to the disk; returns the root of what is mounted.
+fn flush(point: &Path) -> Result<File, RootfsError> {
     let upper = File::open(point).map_err(io("open", point))?;
-    rustix::fs::syncfs(&upper).map_err(|error| io("flush", point)(error.into()))
+    rustix::fs::syncfs(&upper).map_err(|error| io("flush", point)(error.into()))?;
+    Ok(upper)
 }
 
 /// Has the file system wait no more until the host has put what it writes on its medium: it is enough that the disk's
@@ -195,7 +199,7 @@ async fn fill(content: OwnedFd, point: PathBuf, files: PathBuf) -> Result<(), Ro
         fs::create_dir(&files).map_err(io("make", &files))?;
         let archive = BufReader::with_capacity(BUFFER_BYTES, File::from(content));
         archive::unpack(archive, &files).map_err(RootfsError::Content)?;
-        flush(&point)
+        flush(&point).map(drop)
     })
     .await
 }

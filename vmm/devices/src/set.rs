@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
-use virtio_bindings::virtio_mmio::VIRTIO_MMIO_INT_VRING;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::block::{Block, BlockState, Disk, Role};
@@ -16,7 +15,7 @@ use crate::layout::{
     slot_address, slot_gsi,
 };
 use crate::net::Net;
-use crate::poll::{Poll, new_event};
+use crate::poll::Poll;
 use crate::ring::InterruptLine;
 use crate::rng::Rng;
 use crate::transport::{Device, Page, Slot, SlotState, Window};
@@ -26,9 +25,6 @@ use crate::{DeviceError, GuestRam};
 
 /// Offset of the register that queue notifications are written to (virtio 1.3 §4.2.2, QueueNotify).
 const QUEUE_NOTIFY: u64 = virtio_bindings::virtio_mmio::VIRTIO_MMIO_QUEUE_NOTIFY as u64;
-
-/// Offset of the register that interrupts are acknowledged in (InterruptACK).
-const INTERRUPT_ACK: u64 = virtio_bindings::virtio_mmio::VIRTIO_MMIO_INTERRUPT_ACK as u64;
 
 /// What stands behind the two disks and the file system.
 #[derive(Debug, Default)]
@@ -70,8 +66,6 @@ pub struct DeviceSet {
     workers: [Worker; 3],
     /// Serves files, if any are served.
     files_worker: Option<Worker>,
-    /// Nobody waits for it.
-    unheard: EventFd,
 }
 
 /// The devices themselves, before they are put into slots.
@@ -142,7 +136,7 @@ impl DeviceSet {
     pub fn new(ram: GuestRam, window: &Window, backings: Backings) -> Result<Self, DeviceError> {
         let devices = Devices::new(ram, window, backings, Vsock::new)?;
         let slots = devices.in_order().map(Slot::new).into();
-        Self::assemble(slots, devices)
+        Ok(Self::assemble(slots, devices))
     }
 
     /// Devices as a captured guest left them, with other files behind the disks. The guest learns of new capacities
@@ -166,13 +160,12 @@ impl DeviceSet {
         if devices.upper.changed_since(state.upper) {
             slots[UPPER_SLOT].note_config_change();
         }
-        Self::assemble(slots, devices)
+        Ok(Self::assemble(slots, devices))
     }
 
-    fn assemble(slots: Vec<Slot>, devices: Devices) -> Result<Self, DeviceError> {
+    fn assemble(slots: Vec<Slot>, devices: Devices) -> Self {
         let Devices { layers, upper, vsock, cards, files, workers, files_worker, .. } = devices;
-        let (connected, unheard) = (Default::default(), new_event()?);
-        Ok(Self { slots, layers, upper, vsock, cards, connected, files, workers, files_worker, unheard })
+        Self { slots, layers, upper, vsock, cards, connected: Default::default(), files, workers, files_worker }
     }
 
     /// Lets the workers process queues; they look at once at what the queues hold. Interrupts that a captured guest
@@ -235,12 +228,6 @@ impl DeviceSet {
         let address = slot_address(slot) + QUEUE_NOTIFY;
         let notifiers = self.slots[slot].device().rings().notifiers();
         (0..).zip(notifiers).map(move |(queue, event)| (address, queue, event))
-    }
-
-    /// A write to a slot that need not be brought here: address of the 4-byte register, the value, and an event that
-    /// nobody waits for. It may also come through [`Self::mmio_write`].
-    pub fn idle_write(&self, slot: usize) -> (u64, u32, &EventFd) {
-        (slot_address(slot) + INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING, &self.unheard)
     }
 
     /// Connects a stream socket to a port of the guest. A refusal shows as end of file on the stream.

@@ -21,7 +21,8 @@ pub trait InterruptLine: fmt::Debug + Send + Sync {
 /// Raised by the device, acknowledged by the driver (virtio 1.3 §4.2.2, InterruptStatus and InterruptACK).
 ///
 /// That buffers were used is always among the reasons: the driver looks for them at every interrupt, and another use
-/// raises the line again. So that it reads this, and its acknowledgment, need no one here.
+/// raises the line again. So that it reads this needs no one here, and a guest's kernel that knows it acknowledges
+/// nothing else (`kernel/patches/interrupts.patch`).
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     page: Page,
