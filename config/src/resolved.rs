@@ -13,9 +13,11 @@ use crate::{CONFIG_ENV, CONFIG_FILE};
 /// Guest kernel command line: console for the VM's log, reset on panic (the VMM takes a reset for "gone"), no probing
 /// of timers that aren't there, randomness from the host's seed alone, no network interfaces that nobody asked for, no
 /// interrupt when a frame was sent, two pages at most for objects of one kind where they fit: a bake has what is begun of
-/// each; and nobody waits for ticks until no other CPU uses what is to be changed (RCU): the few that there are are asked.
+/// each; nobody waits for ticks until no other CPU uses what is to be changed (RCU): the few that there are are asked; and
+/// memory that is added holds its own page descriptors (`kernel/patches/memory.patch`).
 pub const DEFAULT_CMDLINE: &str = "console=ttyS0 quiet loglevel=4 reboot=k panic=-1 no_timer_check random.trust_cpu=off \
-    dummy.numdummies=0 ifb.numifbs=0 virtio_net.napi_tx=0 slab_max_order=1 rcupdate.rcu_expedited=1";
+    dummy.numdummies=0 ifb.numifbs=0 virtio_net.napi_tx=0 slab_max_order=1 rcupdate.rcu_expedited=1 \
+    memory_hotplug.memmap_on_memory=1";
 
 /// Smallest guest, in bytes.
 const MIN_MEMORY: Bytes = Bytes::mebibytes(64);
