@@ -39,7 +39,7 @@ pub use agent::realtime_ns;
 pub(crate) use agent::resume_request;
 pub use attach::{AttachError, DetachError};
 pub use error::StartError;
-pub(crate) use start::{CONSOLE_LINES, cause, logs, memory_files, open, refusal};
+pub(crate) use start::{CONSOLE_LINES, cause, logs, memory_extent, memory_files, open, refusal};
 pub use stream::{Stream, StreamError};
 
 /// How long the VMM may take to change a running machine, which waits for nothing.

@@ -9,6 +9,7 @@ use vmm_api::{ControlError, ControlSocket, Disks, Failure, FailureKind, Fd, Pack
 
 use crate::capture;
 use crate::machine::{self, Running, StartError};
+use crate::memory;
 use crate::outcome::{Outcome, chain};
 use crate::seccomp::{self, Role};
 use crate::timeline::Stopwatch;
@@ -46,6 +47,8 @@ fn start(control: &ControlSocket, stopwatch: Stopwatch) -> Result<Running, Outco
             | Request::DetachUpper { .. }
             | Request::AttachNetwork { .. }
             | Request::DetachNetwork { .. }
+            | Request::CopyAhead { .. }
+            | Request::ListWritten { .. }
             | Request::Capture { .. } => {
                 reply(control, &invalid("no VM was started yet"))?;
                 continue;
@@ -104,13 +107,23 @@ fn run(control: &ControlSocket, machine: Running) -> Result<Never, Outcome> {
                 Ok(()) => Reply::Detached,
                 Err(error) => failed(FailureKind::Invalid, &error),
             },
+            (Request::CopyAhead { pages }, Some(machine)) => {
+                memory::copy_ahead(&machine.ram, &pages);
+                Reply::Copied
+            }
+            (Request::ListWritten { most }, Some(machine)) => match machine.origin.written(&machine.ram, most) {
+                Ok(runs) => Reply::Written { runs },
+                Err(error) => failed(FailureKind::Io, &error),
+            },
             (
                 Request::Connect { .. }
                 | Request::AttachDisks { .. }
                 | Request::AttachDevice { .. }
                 | Request::DetachUpper { .. }
                 | Request::AttachNetwork { .. }
-                | Request::DetachNetwork { .. },
+                | Request::DetachNetwork { .. }
+                | Request::CopyAhead { .. }
+                | Request::ListWritten { .. },
                 None,
             ) => invalid(CAPTURED),
         };

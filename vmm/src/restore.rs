@@ -9,6 +9,7 @@ use vmm_api::{ControlError, MemoryFile, Packet, Restore};
 
 use crate::arch::{self, StateError, VcpuState};
 use crate::machine::{Opened, StartError, Wired};
+use crate::memory;
 use crate::state::MachineState;
 use crate::timeline::Stopwatch;
 
@@ -16,10 +17,11 @@ use crate::timeline::Stopwatch;
 pub fn restore(request: Restore, fds: &mut Packet<()>, stopwatch: Stopwatch) -> Result<Wired, StartError> {
     let state = File::from(fds.take(request.state)?);
     let take = |memory: MemoryFile| Ok((File::from(fds.take(memory.file)?), memory.extents));
-    let memory = request.memory.into_iter().map(take).collect::<Result<_, ControlError>>()?;
+    let files = request.memory.into_iter().map(take).collect::<Result<_, ControlError>>()?;
     let opened = Opened::new(request.host, request.shape, &request.disks, fds, stopwatch)?;
     let MachineState { vm, vcpus, devices, console, .. } = MachineState::read(&state, opened.shape())?;
-    let mapped = opened.map_files(memory)?;
+    let mapped = opened.map_files(files)?;
+    memory::copy_ahead(&mapped.ram, &request.written);
     restore_vcpus(&vcpus, &mapped.vcpus, request.shape.vcpus)?;
     vm.restore(&mapped.vm, &mapped.vcpus)?;
     for (state, vcpu) in vcpus.iter().zip(&mapped.vcpus) {

@@ -31,7 +31,7 @@ const FIRMWARE: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 ///   kernel's allocator of small objects trusts them;
 /// - fast copies of single bytes, which aren't fast here: with them kernels clear and copy a page in 4096 steps, each of
 ///   which the emulator makes and counts as an instruction, without in 512.
-const EMULATED_CPU: &str = "max,-cx16,-erms,-fsrm";
+const EMULATED_CPU: &str = "max,family=20,model=2,-cx16,-erms,-fsrm";
 
 impl Accelerator {
     /// Adds QEMU and its arguments to a command; `emulator` is the one that emulates.

@@ -302,6 +302,7 @@ fn message(step: BakeStep) -> &'static str {
         BakeStep::Restore => "mounting them in a guest",
         BakeStep::Prepare => "waiting until its container is ready",
         BakeStep::Capture => "writing it out",
+        BakeStep::Rehearse => "seeing what starts write to",
         BakeStep::Publish => "computing digests",
     }
 }

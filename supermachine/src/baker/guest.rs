@@ -4,10 +4,10 @@ use std::fs::File;
 use std::time::Duration;
 
 use agent_proto::{AgentClient, Empty, Layer, PrepareImageRequest};
-use bake::{Bake, Draft, Extent};
+use bake::{Bake, Draft, Extent, MAX_RUNS, Run};
 use tokio::time::{Instant, sleep, timeout};
 use ttrpc::context::Context;
-use vmm_api::{Boot, Disks, FailureKind, Host, MemoryExtent, Pages, Reply, Request, Restore, Shape};
+use vmm_api::{Boot, Disks, FailureKind, Host, MemoryExtent, MemoryFile, Pages, Reply, Request, Restore, Shape};
 
 use super::BakeError;
 use crate::console::last_lines;
@@ -15,7 +15,7 @@ use crate::disks;
 use crate::launch::Attachments;
 use crate::machine::Machine;
 use crate::run_directory::RunDirectory;
-use crate::vm::{Agent, CONSOLE_LINES, StartError, cause, logs, memory_files, open, refusal};
+use crate::vm::{Agent, CONSOLE_LINES, StartError, cause, logs, memory_extent, memory_files, open, refusal};
 use crate::vmm::{Logs, Process, VmmError};
 
 /// How long writing out a guest may take.
@@ -58,13 +58,41 @@ impl<'a> Guest<'a> {
         bake: &Bake,
         disks: &disks::Opened,
     ) -> Result<Self, StartError> {
-        let (logs, console) = logs(directory)?;
         let mut attachments = Attachments::default();
+        let memory = memory_files(bake, &mut attachments);
+        Self::restore_from(machine, directory, &bake.state, memory, attachments, disks).await
+    }
+
+    /// Restores one that was captured with these extents, over a bake or alone, and has yet to become a bake itself.
+    pub(super) async fn restore_draft(
+        machine: &'a Machine,
+        directory: &RunDirectory,
+        (draft, extents): (&Draft, &[Extent]),
+        over: Option<&Bake>,
+        disks: &disks::Opened,
+    ) -> Result<Self, StartError> {
+        let mut attachments = Attachments::default();
+        let mut memory = over.map_or_else(Vec::new, |bake| memory_files(bake, &mut attachments));
+        let extents = extents.iter().map(memory_extent).collect();
+        memory.push(MemoryFile { file: attachments.attach(&draft.memory), extents });
+        Self::restore_from(machine, directory, &draft.state, memory, attachments, disks).await
+    }
+
+    async fn restore_from<'f>(
+        machine: &'a Machine,
+        directory: &RunDirectory,
+        state: &'f File,
+        memory: Vec<MemoryFile>,
+        mut attachments: Attachments<'f>,
+        disks: &'f disks::Opened,
+    ) -> Result<Self, StartError> {
+        let (logs, console) = logs(directory)?;
         let request = Request::Restore(Restore {
             host: host(machine, &console, &mut attachments),
             shape: captured(machine.shape),
-            state: attachments.attach(&bake.state),
-            memory: memory_files(bake, &mut attachments),
+            state: attachments.attach(state),
+            memory,
+            written: Vec::new(),
             disks: disks.attach(None, &mut attachments),
         });
         Self::start(machine, logs, &console, &request, &attachments).await
@@ -119,6 +147,20 @@ impl<'a> Guest<'a> {
                 Err(StartError::AgentSilent { seconds, lines: last_lines(&self.console, CONSOLE_LINES) })
             }
         }
+    }
+
+    /// Which pages of what it was restored from it has written to by now.
+    pub(super) async fn list_written(&self) -> Result<Vec<Run>, VmmError> {
+        let request = Request::ListWritten { most: MAX_RUNS };
+        let reply = self.process.ask(&request, &Attachments::default(), self.machine.answer_within).await?;
+        let Reply::Written { runs } = reply else { return Err(VmmError::Unexpected) };
+        Ok(runs.iter().map(|run| Run { guest_page: run.guest_page, pages: run.pages }).collect())
+    }
+
+    /// Ends the guest, of which nothing is kept.
+    pub(super) async fn end(self) {
+        self.agent.close();
+        self.process.stop().await;
     }
 
     /// Writes the guest out, which ends it.

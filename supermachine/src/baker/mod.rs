@@ -1,6 +1,7 @@
 //! Making bakes.
 
 mod guest;
+mod rehearsal;
 mod warm;
 
 use std::fmt;
@@ -8,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use bake::{Bake, DigestError, Draft, Key, PublishError, Published, Reason, StoreError, Subject};
+use bake::{Bake, DigestError, Draft, Extent, Key, PublishError, Published, Reason, StoreError, Subject};
 use vmm_api::Pages;
 
 use crate::blocking::apart;
@@ -22,6 +23,7 @@ use crate::vm::StartError;
 use crate::vmm::VmmError;
 use crate::warm::WarmContainer;
 use guest::Guest;
+use rehearsal::{RehearsalError, Written};
 
 /// What came of a request for a bake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub enum BakeStep {
     Prepare,
     /// It is written out.
     Capture,
+    /// It is restored once, to see what every start writes to.
+    Rehearse,
     /// Its digests are computed and it gets its name.
     Publish,
 }
@@ -153,6 +157,8 @@ struct Captured<'a> {
     subject: Subject,
     /// What it lies over.
     over: Option<&'a Bake>,
+    /// Of its image.
+    layers: &'a [PathBuf],
     /// Of a warm one.
     disk: Option<&'a File>,
 }
@@ -186,7 +192,7 @@ impl<'a> Baker<'a> {
         let workplace = self.workplace()?;
         (self.tell)(BakeStep::Boot);
         let guest = Guest::boot(self.machine, &workplace.directory).await.map_err(BakeError::Start)?;
-        self.finish(workplace, guest, Captured { subject, over: None, disk: None }).await
+        self.finish(workplace, guest, Captured { subject, over: None, layers: &[], disk: None }).await
     }
 
     /// Makes an image's bake over the base bake, which is made first if it isn't there: restores that with the image's
@@ -214,7 +220,7 @@ impl<'a> Baker<'a> {
         let restored = Guest::restore(self.machine, &workplace.directory, &base, &disks).await;
         let guest = restored.map_err(BakeError::Start)?;
         guest.prepare_image(rootfs.layers, programs).await.map_err(BakeError::Start)?;
-        self.finish(workplace, guest, Captured { subject, over: Some(&base), disk: None }).await
+        self.finish(workplace, guest, Captured { subject, over: Some(&base), layers: image.layers(), disk: None }).await
     }
 
     /// Makes the warm bake of a container over its image's bake, which is made first if it isn't there, as
@@ -237,20 +243,21 @@ impl<'a> Baker<'a> {
         let over = open(self.machine, &Subject::image(facts, layers)).await;
         let over = over.map_err(|reason| BakeError::There { reason })?;
         let workplace = self.workplace()?;
-        let mut disks = self.disks(image, &workplace).await?;
+        let mut disks = self.disks(image.layers(), &workplace.draft).await?;
         let rootfs = Places::default().put(&mut disks).map_err(BakeError::Disk)?;
         (self.tell)(BakeStep::Restore);
         let restored = Guest::restore(self.machine, &workplace.directory, &over, &disks).await;
         let guest = restored.map_err(BakeError::Start)?;
         (self.tell)(BakeStep::Prepare);
         guest.run(rootfs, container).await?;
-        self.finish(workplace, guest, Captured { subject, over: Some(&over), disk: disks.upper() }).await
+        let captured = Captured { subject, over: Some(&over), layers: image.layers(), disk: disks.upper() };
+        self.finish(workplace, guest, captured).await
     }
 
     /// The layers, and a fresh writable disk that nobody else can find.
-    async fn disks(&self, image: &Image, workplace: &Workplace) -> Result<disks::Opened, BakeError> {
-        let (template, path) = (self.machine.upper_template.clone(), workplace.draft.beside("disk"));
-        let root = RootDisks { layers: image.layers().to_vec(), upper: Some(path.clone()), ..RootDisks::default() };
+    async fn disks(&self, layers: &[PathBuf], draft: &Draft) -> Result<disks::Opened, BakeError> {
+        let (template, path) = (self.machine.upper_template.clone(), draft.beside("disk"));
+        let root = RootDisks { layers: layers.to_vec(), upper: Some(path.clone()), ..RootDisks::default() };
         let make = move || clone_upper(&template, &path).map(|_bytes| path);
         let path = apart(make).await.map_err(BakeError::Upper)?;
         let opened = disks::Opened::open(&root).map_err(BakeError::Disk)?;
@@ -288,6 +295,21 @@ impl<'a> Baker<'a> {
         Ok(Workplace { draft, directory })
     }
 
+    /// Restores what was captured, and sees what it writes to.
+    async fn rehearse(
+        &mut self,
+        captured: (&Draft, &[Extent]),
+        directory: &RunDirectory,
+        over: Option<&Bake>,
+        layers: &[PathBuf],
+    ) -> Result<Written, RehearsalError> {
+        (self.tell)(BakeStep::Rehearse);
+        let disks = self.disks(layers, captured.0).await;
+        let mut disks = disks.map_err(|error| RehearsalError::Upper(Box::new(error)))?;
+        let rootfs = Places::default().put(&mut disks)?;
+        Guest::restore_draft(self.machine, directory, captured, over, &disks).await?.rehearse(rootfs).await
+    }
+
     /// Captures a guest and puts the bake into the store.
     async fn finish(
         &mut self,
@@ -295,14 +317,26 @@ impl<'a> Baker<'a> {
         guest: Guest<'_>,
         captured: Captured<'_>,
     ) -> Result<Baked, BakeError> {
-        let Captured { subject, over, disk } = captured;
-        let Workplace { mut draft, directory: _directory } = workplace;
+        let Captured { subject, over, layers, disk } = captured;
+        let Workplace { mut draft, directory } = workplace;
         let path = draft.beside("disk");
         let disk = disk.map(File::try_clone).transpose().map_err(|source| BakeError::Directory { path, source })?;
         guest.prepare_capture().await.map_err(BakeError::Start)?;
         (self.tell)(BakeStep::Capture);
         let pages = if over.is_some() { Pages::Changed } else { Pages::All };
         let extents = guest.capture(&draft, pages).await?;
+        let [written, later] = match (over, &disk) {
+            // Its own would have to run somebody's program once more.
+            (Some(image), Some(_)) => {
+                let manifest = &image.manifest;
+                [&manifest.written, &manifest.written_later].map(|written| written.as_slice().to_vec())
+            }
+            _ => self.rehearse((&draft, &extents), &directory, over, layers).await.unwrap_or_else(|error| {
+                tracing::warn!(error = chain(&error), "what starts from a bake write to isn't known: they take longer");
+                Written::default()
+            }),
+        };
+        draft.foresee(written, later);
         (self.tell)(BakeStep::Publish);
         let digest = over.map(|bake| bake.manifest.memory.digest);
         let publish = move || {

@@ -17,7 +17,7 @@ use crate::warm::WarmContainer;
 
 /// What the container and its machine are called until somebody adopts them.
 const CONTAINER: &str = "warm";
-const HOSTNAME: &str = "localhost";
+pub(super) const HOSTNAME: &str = "localhost";
 /// How long it may take until the container is ready, and a warm-up command until it has ended.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How often a command is asked whether it is.

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agent_proto::ResumeResponse;
-use bake::{Bake, Key, Reason, UnpackError};
+use bake::{Bake, Key, Reason, UnpackError, Written};
 use tokio::time::timeout;
 use ttrpc::context::Context;
-use vmm_api::{Boot, FailureKind, Host, MemoryExtent, MemoryFile, Reply, Request, Restore};
+use vmm_api::{Boot, FailureKind, Host, MemoryExtent, MemoryFile, PageRun, Reply, Request, Restore};
 
 use crate::blocking::apart;
 use crate::console::last_lines;
@@ -254,6 +254,11 @@ impl Start<'_> {
             StartError::AgentSilent { seconds: within.as_secs(), lines: last_lines(&console, CONSOLE_LINES) }
         })??;
         let Reply::Running(phases) = reply else { return Err(StartError::Vmm(VmmError::Unexpected)) };
+        if let Source::Bake(bake, _) = &source {
+            let request = Request::CopyAhead { pages: page_runs(&bake.manifest.written_later) };
+            // Whether it is done shows in nothing but time.
+            let _answer = process.send(&request, &Attachments::default());
+        }
         let timeline = Timeline {
             spawned_us,
             opened_us: phases.opened_us,
@@ -288,6 +293,7 @@ impl Start<'_> {
                 shape: self.machine.shape,
                 state: attachments.attach(&bake.state),
                 memory: memory_files(bake, &mut attachments),
+                written: page_runs(&bake.manifest.written),
                 disks: self.files.root.attach(warm.as_ref(), &mut attachments),
             }),
             Source::Kernel { kernel, initrd } => Request::Boot(Boot {
@@ -370,7 +376,12 @@ pub(crate) fn memory_files<'a>(bake: &'a Bake, attachments: &mut Attachments<'a>
     bake.stack().into_iter().map(memory_file).collect()
 }
 
-fn memory_extent(extent: &bake::Extent) -> MemoryExtent {
+fn page_runs(written: &Written) -> Vec<PageRun> {
+    let run = |run: &bake::Run| PageRun { guest_page: run.guest_page, pages: run.pages };
+    written.as_slice().iter().map(run).collect()
+}
+
+pub(crate) fn memory_extent(extent: &bake::Extent) -> MemoryExtent {
     MemoryExtent { guest_page: extent.guest_page, file_page: extent.file_page, pages: extent.pages }
 }
 

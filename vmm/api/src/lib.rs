@@ -165,6 +165,8 @@ pub struct Restore {
     pub state: Fd,
     /// The bake's `memory` file, after those of the bakes that it lies over, lowest first.
     pub memory: Vec<MemoryFile>,
+    /// Pages that the guest is known to write to at once: they are copied before it runs.
+    pub written: Vec<PageRun>,
     /// Disks.
     pub disks: Disks,
 }
@@ -185,6 +187,15 @@ pub struct MemoryExtent {
     pub guest_page: u64,
     /// First page in the file.
     pub file_page: u64,
+    /// Number of pages.
+    pub pages: u64,
+}
+
+/// Consecutive guest pages (4096 bytes each).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageRun {
+    /// First guest page number (guest physical address / 4096).
+    pub guest_page: u64,
     /// Number of pages.
     pub pages: u64,
 }
@@ -243,6 +254,16 @@ pub enum Request {
     DetachNetwork {
         /// Which card.
         card: u8,
+    },
+    /// Copy pages that the running guest is known to write to soon.
+    CopyAhead {
+        /// Which.
+        pages: Vec<PageRun>,
+    },
+    /// Say which pages of the bake the running guest has written something else to by now: at most so many runs of them.
+    ListWritten {
+        /// How many.
+        most: usize,
     },
     /// Pause for good and write device state and memory to the attached files; the VM does not run again.
     Capture {
@@ -319,6 +340,13 @@ pub enum Reply {
         extents: Vec<MemoryExtent>,
         /// Size of the state file in bytes.
         state_bytes: u64,
+    },
+    /// The pages are copied, as far as that can be done.
+    Copied,
+    /// Pages that the guest has written to, in rising order.
+    Written {
+        /// Which.
+        runs: Vec<PageRun>,
     },
     /// The VMM is about to exit.
     Stopping,

@@ -17,6 +17,7 @@ use crate::manifest::{Manifest, ManifestError, Part, Upper};
 use crate::store::{MANIFEST, MEMORY, STATE, Store, StoreError, UPPER, remove_tree, unique};
 use crate::subject::Subject;
 use crate::upper::pack;
+use crate::written::{Run, Written, WrittenError};
 
 /// What the names of unfinished bakes begin with.
 const PREFIX: &str = ".draft";
@@ -35,6 +36,8 @@ pub struct Draft {
     pub memory: File,
     /// The packed disk with the disk's size in bytes, if there is one.
     upper: Option<(File, u64)>,
+    /// Until the agent answers, and later.
+    written: [Vec<Run>; 2],
     is_published: bool,
 }
 
@@ -62,6 +65,9 @@ pub enum PublishError {
     /// What was captured can't be a bake.
     #[error("the captured memory is unusable")]
     Extents(#[source] ExtentsError),
+    /// What it writes to can't be part of a bake.
+    #[error("the pages that the guest writes to are unusable")]
+    Written(#[source] WrittenError),
     /// The manifest can't be written down.
     #[error("the manifest can't be encoded")]
     Manifest(#[source] ManifestError),
@@ -81,7 +87,16 @@ pub(crate) fn begin(store: &Store) -> Result<Draft, StoreError> {
         flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
         let (state, memory) = (create(&path.join(STATE))?, create(&path.join(MEMORY))?);
         let store = store.clone();
-        Ok(Draft { store, path: path.clone(), directory, state, memory, upper: None, is_published: false })
+        Ok(Draft {
+            store,
+            path: path.clone(),
+            directory,
+            state,
+            memory,
+            upper: None,
+            written: Default::default(),
+            is_published: false,
+        })
     };
     open().map_err(|source| {
         // The first error is the one that counts.
@@ -134,6 +149,11 @@ impl Draft {
         Ok(())
     }
 
+    /// Notes what a guest writes to whenever it is restored: until its agent answers, and later.
+    pub fn foresee(&mut self, written: Vec<Run>, later: Vec<Run>) {
+        self.written = [written, later];
+    }
+
     /// Completes the bake under the subject's key: digests, manifest, permissions, everything on the disk, then the name.
     /// If it lies `over` another bake, that one's memory file has this digest.
     pub fn publish(
@@ -151,7 +171,10 @@ impl Draft {
         };
         let memory_bytes = subject.facts.memory_bytes;
         let extents = Extents::check(extents, memory_bytes, memory.bytes).map_err(PublishError::Extents)?;
-        let manifest = Manifest { subject, over, state, memory, extents, upper };
+        let [written, written_later] = std::mem::take(&mut self.written)
+            .map(|runs| Written::check(runs, memory_bytes).map_err(PublishError::Written));
+        let (written, written_later) = (written?, written_later?);
+        let manifest = Manifest { subject, over, state, memory, extents, written, written_later, upper };
         let bytes = manifest.encode().map_err(PublishError::Manifest)?;
         self.write_manifest(&bytes).map_err(|source| self.failed("write the files of", source))?;
         let target = self.store.directory().join(key.to_string());

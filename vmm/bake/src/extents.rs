@@ -108,7 +108,7 @@ impl Extents {
 }
 
 /// Whether the guest pages from `first` up to but not including `end` are memory, in one of its two ranges.
-fn is_ram(first: u64, end: u64, memory_bytes: u64) -> bool {
+pub(crate) fn is_ram(first: u64, end: u64, memory_bytes: u64) -> bool {
     let low_end = memory_bytes.min(LOW_RAM_END) / PAGE_BYTES;
     let high = HIGH_RAM / PAGE_BYTES;
     let high_end = high.saturating_add(memory_bytes.saturating_sub(LOW_RAM_END) / PAGE_BYTES);

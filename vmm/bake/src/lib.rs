@@ -21,6 +21,7 @@ mod store;
 mod subject;
 mod trust;
 mod upper;
+mod written;
 
 pub use digest::{Digest, Hasher};
 pub use draft::{Draft, PublishError, Published};
@@ -35,3 +36,4 @@ pub use record::{load as load_record, save as save_record};
 pub use store::{Bake, Candidate, Claim, Entry, Lookup, Pin, Store, StoreError};
 pub use subject::Subject;
 pub use upper::{UnpackError, unpack};
+pub use written::{MAX_RUNS, Run, Written, WrittenError};

@@ -14,10 +14,11 @@ use crate::digest::Digest;
 use crate::extents::{Extent, Extents, ExtentsError};
 use crate::subject::Subject;
 use crate::upper::{BLOCK_BYTES, MAX_DISK_BYTES};
+use crate::written::{Run, Written, WrittenError};
 
 /// Version of the format of manifest, state, memory and upper together. It is part of the machine key; a bake of another
 /// version is never found, let alone converted.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 /// First bytes of every manifest.
 const MAGIC: [u8; 8] = *b"SMBAKE\0\0";
 const HEADER_BYTES: usize = 16;
@@ -80,6 +81,10 @@ pub struct Manifest {
     pub memory: Part,
     /// Where its pages belong.
     pub extents: Extents,
+    /// Pages that a guest writes to whenever it is restored until its agent answers, whichever bake's they are.
+    pub written: Written,
+    /// Those that it writes to after that, when its first container is made.
+    pub written_later: Written,
     /// The disk, of a warm bake.
     pub upper: Option<Upper>,
 }
@@ -92,6 +97,8 @@ struct Body {
     state: Part,
     memory: Part,
     extents: Vec<Extent>,
+    written: Vec<Run>,
+    written_later: Vec<Run>,
     upper: Option<Upper>,
 }
 
@@ -140,6 +147,9 @@ pub enum ManifestError {
     /// Its extents don't fit memory or file.
     #[error("the manifest's memory extents are unusable")]
     Extents(#[source] ExtentsError),
+    /// The pages that are written to don't fit memory.
+    #[error("the manifest's written pages are unusable")]
+    Written(#[source] WrittenError),
     /// It is too large.
     #[error("the manifest would exceed {MAX_MANIFEST_BYTES} bytes")]
     TooLarge,
@@ -154,6 +164,8 @@ impl Manifest {
             state: self.state,
             memory: self.memory,
             extents: self.extents.as_slice().to_vec(),
+            written: self.written.as_slice().to_vec(),
+            written_later: self.written_later.as_slice().to_vec(),
             upper: self.upper,
         })
         .map_err(ManifestError::Body)?;
@@ -202,7 +214,7 @@ impl TryFrom<Body> for Manifest {
     type Error = ManifestError;
 
     fn try_from(body: Body) -> Result<Self, ManifestError> {
-        let Body { subject, over, state, memory, extents, upper } = body;
+        let Body { subject, over, state, memory, extents, written, written_later, upper } = body;
         if over.is_some() != subject.parent().is_some() {
             return Err(ManifestError::Over { level: subject.level() });
         }
@@ -213,7 +225,9 @@ impl TryFrom<Body> for Manifest {
         }
         let memory_bytes = subject.facts.memory_bytes;
         let extents = Extents::check(extents, memory_bytes, memory.bytes).map_err(ManifestError::Extents)?;
-        Ok(Self { subject, over, state, memory, extents, upper })
+        let check = |runs| Written::check(runs, memory_bytes).map_err(ManifestError::Written);
+        let (written, written_later) = (check(written)?, check(written_later)?);
+        Ok(Self { subject, over, state, memory, extents, written, written_later, upper })
     }
 }
 

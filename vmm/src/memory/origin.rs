@@ -4,12 +4,16 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use vmm_api::MemoryExtent;
+use vm_memory::{Bytes, GuestAddress};
+use vmm_api::{MemoryExtent, PageRun};
 
 use super::{Extents, GuestRam, MemoryError, PAGE_BYTES, overlay};
 
 /// Most memory files that lie over each other: a base bake's, an image's, a warm one's.
 pub const MAX_FILES: usize = 3;
+
+/// How many pages are compared at once.
+const CHUNK_PAGES: u64 = 64;
 
 /// Memory files of bakes, lowest first. Of a page that several have, the last one's counts; one that none has is zero.
 /// Without any it is the memory of a machine that boots.
@@ -32,6 +36,26 @@ impl Origin {
         self.0.iter().try_for_each(|(file, extents)| overlay(ram, file, extents))
     }
 
+    /// Which pages of the files hold something else by now: at most so many runs of them. A guest that runs may be halfway
+    /// through a page.
+    pub fn written(&self, ram: &GuestRam, most: usize) -> io::Result<Vec<PageRun>> {
+        let mut written = Vec::new();
+        let (mut now, mut before) = (vec![0; offset(CHUNK_PAGES)], vec![0; offset(CHUNK_PAGES)]);
+        for MemoryExtent { guest_page, pages, .. } in self.0.iter().flat_map(|(_, extents)| extents) {
+            for start in (*guest_page..guest_page + pages).step_by(CHUNK_PAGES as usize) {
+                let bytes = offset(CHUNK_PAGES.min(guest_page + pages - start));
+                let (now, before) = (&mut now[..bytes], &mut before[..bytes]);
+                ram.read_slice(now, GuestAddress(start * PAGE_BYTES)).map_err(io::Error::other)?;
+                self.read(start, before)?;
+                written.extend(changed(start, now, before));
+            }
+        }
+        // Several files may have a page.
+        written.sort_unstable();
+        written.dedup();
+        Ok(runs(&written, most))
+    }
+
     /// Reads whole pages from a guest page on.
     pub fn read(&self, first_page: u64, pages: &mut [u8]) -> io::Result<()> {
         pages.fill(0);
@@ -48,6 +72,18 @@ impl Origin {
     }
 }
 
+/// Which of some pages, from `first` on, are different now.
+fn changed(first: u64, now: &[u8], before: &[u8]) -> impl Iterator<Item = u64> {
+    let pages = now.chunks(offset(1)).zip(before.chunks(offset(1)));
+    (first..).zip(pages).filter_map(|(page, (now, before))| (now != before).then_some(page))
+}
+
+/// Runs of pages in rising order, at most so many.
+fn runs(pages: &[u64], most: usize) -> Vec<PageRun> {
+    let chunks = pages.chunk_by(|page, next| page + 1 == *next).take(most);
+    chunks.map(|run| PageRun { guest_page: run[0], pages: run.len() as u64 }).collect()
+}
+
 /// Where a page is in a buffer.
 fn offset(page: u64) -> usize {
     (page * PAGE_BYTES) as usize
@@ -55,8 +91,6 @@ fn offset(page: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::{Bytes, GuestAddress};
-
     use super::*;
     use crate::memory::reserve;
 
@@ -70,6 +104,22 @@ mod tests {
     fn extents(ram: &GuestRam, extents: &[(u64, u64, u64)], pages: u64) -> Extents {
         let extent = |&(guest_page, file_page, pages)| MemoryExtent { guest_page, file_page, pages };
         Extents::validate(extents.iter().map(extent).collect(), pages * PAGE_BYTES, ram).unwrap()
+    }
+
+    #[test]
+    fn pages_of_the_files_that_were_written_to_are_listed() {
+        let ram = reserve(&[(GuestAddress(0), 16 * 4096)]).unwrap();
+        let mut origin = Origin::default();
+        origin.push(file(&[1, 2, 3, 4]), extents(&ram, &[(2, 0, 3), (9, 3, 1)], 4));
+        origin.push(file(&[5, 6]), extents(&ram, &[(3, 0, 1), (12, 1, 1)], 2));
+        origin.map(&ram).unwrap();
+        assert_eq!(origin.written(&ram, 9).unwrap(), []);
+        for page in [3, 4, 7, 12] {
+            ram.write_obj(99u8, GuestAddress(page * PAGE_BYTES + 70)).unwrap();
+        }
+        let run = |guest_page, pages| PageRun { guest_page, pages };
+        assert_eq!(origin.written(&ram, 9).unwrap(), [run(3, 2), run(12, 1)]);
+        assert_eq!(origin.written(&ram, 1).unwrap(), [run(3, 2)]);
     }
 
     #[test]

@@ -163,6 +163,7 @@ impl Vmm {
                 .zip(bake.stack())
                 .map(|(place, bake)| MemoryFile { file: Fd(place), extents: bake.extents.clone() })
                 .collect(),
+            written: Vec::new(),
             disks: Disks::default(),
         });
         let mut fds = vec![kvm.as_fd(), console.as_fd(), bake.state.as_fd()];

@@ -80,6 +80,13 @@ impl Fake {
         exit(exit_code::START_FAILED)
     }
 
+    fn capture(&mut self, mut state: File, mut memory: File) {
+        state.write_all(b"state").unwrap();
+        memory.write_all(&[9; 4096]).unwrap();
+        let extents = vec![MemoryExtent { guest_page: 256, file_page: 0, pages: 1 }];
+        self.reply(&Reply::Captured { extents, state_bytes: 5 });
+    }
+
     fn answer(&mut self, packet: Packet<Request>) {
         let (request, mut fds) = packet.split();
         match request {
@@ -107,11 +114,10 @@ impl Fake {
             Request::AttachNetwork { .. } => self.reply(&Reply::Attached),
             Request::DetachNetwork { .. } => self.reply(&Reply::Detached),
             Request::Capture { state, memory, .. } => {
-                File::from(fds.take(state).unwrap()).write_all(b"state").unwrap();
-                File::from(fds.take(memory).unwrap()).write_all(&[9; 4096]).unwrap();
-                let extents = vec![MemoryExtent { guest_page: 256, file_page: 0, pages: 1 }];
-                self.reply(&Reply::Captured { extents, state_bytes: 5 });
+                self.capture(fds.take(state).unwrap().into(), fds.take(memory).unwrap().into());
             }
+            Request::CopyAhead { .. } => self.reply(&Reply::Copied),
+            Request::ListWritten { .. } => self.reply(&Reply::Written { runs: Vec::new() }),
             Request::AttachDisks { upper_start, .. } if self.does("full") => {
                 // With it goes the lock that its file has.
                 drop(fds);

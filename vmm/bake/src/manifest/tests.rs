@@ -1,6 +1,11 @@
 use super::*;
 use crate::key::tests::facts;
 
+fn written(guest_page: u64) -> Written {
+    // Of a larger machine than that of the manifest.
+    Written::check(vec![Run { guest_page, pages: 1 }], 16 << 30).unwrap()
+}
+
 fn manifest() -> Manifest {
     let extents =
         vec![Extent { guest_page: 1, file_page: 0, pages: 2 }, Extent { guest_page: 300, file_page: 2, pages: 1 }];
@@ -10,6 +15,8 @@ fn manifest() -> Manifest {
         state: Part { bytes: 700, digest: Digest([5; 32]) },
         memory: Part { bytes: 3 * 4096, digest: Digest([6; 32]) },
         extents: Extents::check(extents, 256 << 20, 3 * 4096).unwrap(),
+        written: written(2),
+        written_later: written(300),
         upper: Some(Upper { disk_bytes: 1 << 30, part: Part { bytes: 5000, digest: Digest([11; 32]) } }),
     }
 }
@@ -18,7 +25,7 @@ fn manifest() -> Manifest {
 /// else: raise [`FORMAT_VERSION`] in the same change, and replace both. Never change one without the other. A test that
 /// fails leaves the new bytes in the directory for temporary files.
 const GOLDEN: (u32, &[u8], &str) =
-    (3, include_bytes!("golden-3"), "f8646b4dadb738fc046d66c216805118cde517a50a0e12aa0a9684145de15f97");
+    (4, include_bytes!("golden-4"), "d6dd3b157a952d0565f24c3425787d881bf37cb5a66457ad1c3a6d07a284d3b6");
 
 #[test]
 fn tripwire_the_bytes_of_a_manifest_change_only_with_the_format_version() {
@@ -35,7 +42,7 @@ fn a_manifest_reads_back() {
     let bytes = manifest().encode().unwrap();
     assert_eq!(
         &bytes[..16],
-        [b"SMBAKE\0\0".as_slice(), &3u32.to_le_bytes(), &((bytes.len() - 48) as u32).to_le_bytes()].concat()
+        [b"SMBAKE\0\0".as_slice(), &4u32.to_le_bytes(), &((bytes.len() - 48) as u32).to_le_bytes()].concat()
     );
     assert_eq!(Manifest::decode(&bytes).unwrap(), manifest());
 }
@@ -75,12 +82,16 @@ fn faults_behind_a_right_digest_are_told_apart() {
     let bytes = manifest().encode().unwrap();
     let body = &bytes[16..bytes.len() - 32];
     assert!(matches!(Manifest::decode(&seal(1, body)), Err(ManifestError::Version { found: 1 })));
-    assert!(matches!(Manifest::decode(&seal(3, &body[..40])), Err(ManifestError::Body(_))));
+    assert!(matches!(Manifest::decode(&seal(4, &body[..40])), Err(ManifestError::Body(_))));
     let stray = [body, &[0, 0]].concat();
-    assert!(matches!(Manifest::decode(&seal(3, &stray)), Err(ManifestError::Trailing { bytes: 2 })));
+    assert!(matches!(Manifest::decode(&seal(4, &stray)), Err(ManifestError::Trailing { bytes: 2 })));
     let mut foreign = manifest();
     foreign.memory.bytes += 4096;
     assert!(matches!(Manifest::decode(&foreign.encode().unwrap()), Err(ManifestError::Extents(_))));
+    for (written, written_later) in [(written(1 << 20), written(1)), (written(1), written(1 << 20))] {
+        let outside = Manifest { written, written_later, ..manifest() };
+        assert!(matches!(Manifest::decode(&outside.encode().unwrap()), Err(ManifestError::Written(_))));
+    }
     let alone = Manifest { over: None, ..manifest() };
     assert!(matches!(Manifest::decode(&alone.encode().unwrap()), Err(ManifestError::Over { level: Level::Warm })));
     let base = Manifest { subject: Subject::base(facts()), ..manifest() };
