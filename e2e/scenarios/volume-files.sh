@@ -1,9 +1,9 @@
 # What programs do with files beyond reading and writing, on a volume and on the writable
-# layer: shared mappings, locks, extended attributes, holes, files without a name,
+# layer: shared mappings, locks, extended attributes, capabilities, holes, files without a name,
 # renames between directories, and a directory of 100,000 entries.
 # limit: 600
 cat >try.py <<'PYTHON'
-import errno, fcntl, mmap, os, sys
+import errno, fcntl, mmap, os, struct, sys
 os.chdir(sys.argv[1])
 
 with open('mapped', 'wb+') as file:
@@ -43,6 +43,15 @@ os.setxattr('mapped', 'user.name', b'value')
 assert os.listxattr('mapped') == ['user.name'] and os.getxattr('mapped', 'user.name') == b'value'
 os.removexattr('mapped', 'user.name')
 assert os.listxattr('mapped') == []
+
+# Who changes a file or its owner takes its capabilities away, whoever it is.
+able = struct.pack('<5I', 0x02000001, 1 << 10, 0, 0, 0)
+open('able', 'w').write('content')
+for change in lambda: open('able', 'a').write('more'), lambda: os.chown('able', 1, 1), lambda: os.truncate('able', 1):
+    os.setxattr('able', 'security.capability', able)
+    assert os.getxattr('able', 'security.capability') == able
+    change()
+    assert os.listxattr('able') == []
 
 with open('sparse', 'wb') as file:
     file.seek(1 << 32)

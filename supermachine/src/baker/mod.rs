@@ -326,11 +326,8 @@ impl<'a> Baker<'a> {
         let pages = if over.is_some() { Pages::Changed } else { Pages::All };
         let extents = guest.capture(&draft, pages).await?;
         let [written, later] = match (over, &disk) {
-            // Its own would have to run somebody's program once more.
-            (Some(image), Some(_)) => {
-                let manifest = &image.manifest;
-                [&manifest.written, &manifest.written_later].map(|written| written.as_slice().to_vec())
-            }
+            // Its own would have to run somebody's program once more. No container is made in it.
+            (Some(image), Some(_)) => [image.manifest.written.as_slice().to_vec(), Vec::new()],
             _ => self.rehearse((&draft, &extents), &directory, over, layers).await.unwrap_or_else(|error| {
                 tracing::warn!(error = chain(&error), "what starts from a bake write to isn't known: they take longer");
                 Written::default()
