@@ -30,7 +30,8 @@ const FIRMWARE: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 /// - `cmpxchg16b`: QEMU 7.2 was seen to mix the flags that follow from it up with those of an earlier instruction, and the
 ///   kernel's allocator of small objects trusts them;
 /// - fast copies of single bytes, which aren't fast here: with them kernels clear and copy a page in 4096 steps, each of
-///   which the emulator makes and counts as an instruction, without in 512.
+///   which the emulator makes and counts as an instruction, without in 512, as the family and model say that it should: of
+///   the emulator's own, which no processor has, kernels know nothing, and take 750 to clear a page and 1,280 to copy it.
 const EMULATED_CPU: &str = "max,family=20,model=2,-cx16,-erms,-fsrm";
 
 impl Accelerator {
